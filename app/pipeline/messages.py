@@ -1,0 +1,31 @@
+"""What goes into the pipeline and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.keys import Identity
+
+
+@dataclass(slots=True)
+class Call:
+    """One authenticated request: `endpoint` is its path ("/v1/responses"), header names are lower case."""
+
+    endpoint: str
+    body: bytes
+    identity: Identity
+    request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reply:
+    """One answer. A body that is an iterator is a stream: who takes the reply must exhaust it or call its `aclose()`,
+    because closing is what frees the upstream connection and settles the account."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes]
