@@ -1,0 +1,217 @@
+"""Metrics in CloudWatch's embedded format: one line each 10 s, aggregated in the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import orjson
+
+NAMESPACE = "Prodkit"
+DIMENSIONS = ("Stack", "Service")
+EMIT_SECONDS = 10.0
+
+IN_FLIGHT_REQUESTS = "InFlightRequests"
+REQUESTS = "Requests"
+CALLER_ERRORS = "CallerErrors"
+POLICY_ERRORS = "PolicyErrors"
+UPSTREAM_ERRORS = "UpstreamErrors"
+INTERNAL_ERRORS = "InternalErrors"
+REQUEST_LATENCY_MS = "RequestLatencyMs"
+TIME_TO_FIRST_TOKEN_MS = "TimeToFirstTokenMs"  # noqa: S105 - a metric, not a password
+INPUT_TOKENS = "InputTokens"
+OUTPUT_TOKENS = "OutputTokens"
+CACHED_INPUT_TOKENS = "CachedInputTokens"
+SPEND_USD = "SpendUsd"
+CACHE_HITS = "CacheHits"
+CACHE_MISSES = "CacheMisses"
+RATE_LIMITED = "RateLimited"
+DOCUMENTS_INGESTED = "DocumentsIngested"
+DOCUMENTS_FAILED = "DocumentsFailed"
+METER_HEARTBEAT = "MeterHeartbeat"
+
+UNITS: dict[str, str] = {
+    IN_FLIGHT_REQUESTS: "Count",
+    REQUESTS: "Count",
+    CALLER_ERRORS: "Count",
+    POLICY_ERRORS: "Count",
+    UPSTREAM_ERRORS: "Count",
+    INTERNAL_ERRORS: "Count",
+    REQUEST_LATENCY_MS: "Milliseconds",
+    TIME_TO_FIRST_TOKEN_MS: "Milliseconds",
+    INPUT_TOKENS: "Count",
+    OUTPUT_TOKENS: "Count",
+    CACHED_INPUT_TOKENS: "Count",
+    SPEND_USD: "None",
+    CACHE_HITS: "Count",
+    CACHE_MISSES: "Count",
+    RATE_LIMITED: "Count",
+    DOCUMENTS_INGESTED: "Count",
+    DOCUMENTS_FAILED: "Count",
+    METER_HEARTBEAT: "Count",
+}
+"""Every metric the app emits, with its CloudWatch unit."""
+
+ERROR_DOMAINS: dict[str, str] = {
+    "caller": CALLER_ERRORS,
+    "policy": POLICY_ERRORS,
+    "upstream": UPSTREAM_ERRORS,
+    "us": INTERNAL_ERRORS,
+}
+"""Which metric counts an error of a domain: rollbacks look at `us` alone."""
+
+DISTRIBUTIONS = frozenset({REQUEST_LATENCY_MS, TIME_TO_FIRST_TOKEN_MS})
+HIGH_RESOLUTION = frozenset({IN_FLIGHT_REQUESTS})
+"""Metrics kept by the second: a 10 s alarm on a metric kept by the minute would see nothing."""
+ALWAYS = (REQUESTS, CALLER_ERRORS, UPSTREAM_ERRORS, INTERNAL_ERRORS, SPEND_USD)
+"""Counters written as 0 from the first interval, so that a ratio of them is never made of missing data."""
+
+MAX_VALUES = 100  # of one metric in one document, CloudWatch's bound
+BIN_RATIO = 1.1  # neighbouring bins differ by 10 %: CloudWatch's own percentile resolution
+
+
+class Metrics:
+    """Counts, distributions and the in-flight gauge of one process. Call it from the event loop's thread only."""
+
+    def __init__(
+        self,
+        stack: str,
+        service: str,
+        *,
+        write: Callable[[str], object] = sys.stdout.write,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        meter_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`write` takes one line with its newline; `meter_alive` says whether spend still reaches the ledger."""
+        self._identity = dict(zip(DIMENSIONS, (stack, service), strict=True))
+        self._write = write
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._meter_alive = meter_alive
+        self._counts: dict[str, float] = dict.fromkeys(ALWAYS, 0)
+        self._bins: dict[str, Counter[int]] = {}
+        self._sums: dict[str, float] = {}
+        self._in_flight = 0
+        self._in_flight_seconds = 0.0
+        self._interval_start = self._changed = clock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served at this moment."""
+        return self._in_flight
+
+    def count(self, name: str, value: float = 1) -> None:
+        """Add `value` to a counter; raises KeyError for a name that no alarm or dashboard knows."""
+        if name not in UNITS or name in DISTRIBUTIONS:
+            raise KeyError(name)
+        self._counts[name] = self._counts.get(name, 0) + value
+
+    def observe(self, name: str, value: float) -> None:
+        """Add one measurement in the metric's unit to a distribution; raises KeyError for any other name."""
+        if name not in DISTRIBUTIONS:
+            raise KeyError(name)
+        self._bins.setdefault(name, Counter())[_bin(value)] += 1
+        self._sums[name] = self._sums.get(name, 0.0) + max(value, 0.0)
+
+    def start(self) -> None:
+        """A request begins. Each start needs one `finish`."""
+        self._count_time()
+        self._in_flight += 1
+
+    def finish(self) -> None:
+        """A request ended, in whatever way."""
+        self._count_time()
+        self._in_flight = max(0, self._in_flight - 1)
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """A request is in flight inside the `with` block."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.finish()
+
+    def emit(self) -> None:
+        """Write one document for the interval since the last one and begin a new interval.
+
+        A closed pipe loses the interval, which the alarm on the missing heartbeat tells; requests go on.
+        """
+        self._count_time()
+        now = self._clock()
+        elapsed = now - self._interval_start
+        values: dict[str, object] = dict(self._counts)
+        # Scaling reads it: the mean of the interval, as one sample each 10 s would miss a burst of 3 s.
+        values[IN_FLIGHT_REQUESTS] = round(self._in_flight_seconds / elapsed, 3) if elapsed > 0 else self._in_flight
+        if self._meter_alive():
+            values[METER_HEARTBEAT] = 1
+        values |= {name: _distribution(bins, self._sums[name]) for name, bins in self._bins.items()}
+        self._counts = dict.fromkeys(self._counts, 0)
+        self._bins, self._sums = {}, {}
+        self._in_flight_seconds, self._interval_start = 0.0, now
+        with contextlib.suppress(OSError, ValueError):
+            self._write(orjson.dumps(self._document(values)).decode() + "\n")
+
+    async def run(self) -> None:
+        """Start the task that emits each EMIT_SECONDS."""
+        self._task = asyncio.create_task(self._emit_forever(), name="metrics")
+
+    async def stop(self) -> None:
+        """Stop emitting and write what is left."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self.emit()
+
+    async def _emit_forever(self) -> None:
+        while True:
+            await asyncio.sleep(EMIT_SECONDS)
+            self.emit()
+
+    def _count_time(self) -> None:
+        now = self._clock()
+        self._in_flight_seconds += self._in_flight * (now - self._changed)
+        self._changed = now
+
+    def _document(self, values: dict[str, object]) -> dict[str, object]:
+        metrics = [
+            {"Name": name, "Unit": UNITS[name]} | ({"StorageResolution": 1} if name in HIGH_RESOLUTION else {})
+            for name in values
+        ]
+        directive = {"Namespace": NAMESPACE, "Dimensions": [list(DIMENSIONS)], "Metrics": metrics}
+        header = {"Timestamp": int(self._wall_clock() * 1000), "CloudWatchMetrics": [directive]}
+        return {"_aws": header, **self._identity, **values}
+
+
+def _bin(value: float) -> int:
+    """Index of the logarithmic bin of a value; everything below 1 (a millisecond) is bin 0."""
+    return 0 if value <= 1 else round(math.log(value) / math.log(BIN_RATIO))
+
+
+def _distribution(bins: Counter[int], total: float) -> dict[str, object]:
+    """EMF's form of many values: at most MAX_VALUES values with how often each was seen."""
+    width = 1
+    while len({index // width for index in bins}) > MAX_VALUES:
+        width *= 2
+    merged: Counter[int] = Counter()
+    for index, seen in bins.items():
+        merged[index // width] += seen
+    ordered = sorted(merged)
+    values = [round(BIN_RATIO ** ((index + 0.5) * width - 0.5), 3) for index in ordered]
+    counts = [merged[index] for index in ordered]
+    return {
+        "Values": values,
+        "Counts": counts,
+        "Min": values[0],
+        "Max": values[-1],
+        "Count": sum(counts),
+        "Sum": round(total, 3),
+    }
