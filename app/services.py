@@ -1,0 +1,77 @@
+"""What every request leans on, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from app.aws import Aws
+from app.cache import ResponseCache
+from app.container import Container, container
+from app.health import TableProbe
+from app.keys import KeyStore
+from app.limits import Limiter
+from app.metrics import Metrics
+from app.models import ModelSource
+from app.secret import OpenAIKey
+from app.settings import Settings
+from app.spend import Spend
+from app.valkey import Valkey
+
+
+@dataclass
+class Services:
+    """The state and the services of one process: the request path, the product and the worker share one."""
+
+    settings: Settings
+    container: Container
+    models: ModelSource
+    keys: KeyStore
+    openai_key: OpenAIKey
+    cache: ResponseCache
+    limiter: Limiter
+    spend: Spend
+    metrics: Metrics
+    aws: Aws
+    valkey: Valkey
+    table_probe: TableProbe
+    draining: bool = False
+    """Set once, when the process was told to stop: /health/ready fails from then on."""
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Services:
+        """Connect to everything, in parallel and each within its own bound; nothing that is away makes this fail."""
+        size = await asyncio.to_thread(container, settings.metadata_uri)
+        aws = Aws(settings.aws_region, settings.aws_endpoint_url)
+        valkey = Valkey(settings, aws, max_connections=size.cache_connections)
+        models = ModelSource(settings, aws)
+        spend = Spend(aws, settings.ledger_table)
+        services = cls(
+            settings=settings,
+            container=size,
+            models=models,
+            keys=KeyStore(aws, settings.state_table, max_entries=size.identity_entries),
+            openai_key=OpenAIKey(aws, settings.openai_secret_arn),
+            cache=ResponseCache(valkey, lambda: models.current.cache_ttl_seconds),
+            limiter=Limiter(valkey, lambda: models.current.key_limits, max_local_keys=size.identity_entries),
+            spend=spend,
+            metrics=Metrics(settings.stack, settings.service, meter_alive=spend.alive),
+            aws=aws,
+            valkey=valkey,
+            table_probe=TableProbe(aws, settings.state_table),
+        )
+        await asyncio.gather(
+            models.start(), valkey.start(), services.openai_key.get(), services.table_probe.check(), services.metrics.run()
+        )
+        spend.start()
+        services.limiter.start()
+        return services
+
+    async def stop(self) -> None:
+        """Write what is pending (dollars first), then close every connection; safe to call twice."""
+        await self.spend.stop()
+        await self.limiter.stop()
+        await self.models.stop()
+        await self.metrics.stop()
+        await self.valkey.stop()
+        self.aws.close()
