@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import orjson
 
 
-class Domain(str, Enum):
-    """Who has to act: the caller, our policy working as meant, OpenAI, or this service (only `us` may roll back a deploy)."""
+class Domain(StrEnum):
+    """Who has to act: the caller, nobody (policy at work), OpenAI, or this service; only `us` may roll back."""
 
     CALLER = "caller"
     POLICY = "policy"
@@ -78,8 +78,9 @@ BILLING_CODES = frozenset(
 class ApiError(Exception):
     """A request ends with an answer in OpenAI's error shape.
 
-    `code` is a key of KINDS and decides status, type and domain (KeyError otherwise); `message` names the fix and goes to the
-    caller as it is, so it never holds a secret; `param` is the path of the field at fault; `headers` go with the answer.
+    `code` is a key of KINDS and decides status, type and domain (KeyError otherwise); `message` names the fix and goes
+    to the caller as it is, so it never holds a secret; `param` is the path of the field at fault; `headers` go with
+    the answer.
     """
 
     def __init__(
@@ -107,5 +108,5 @@ def error_body(message: str, error_type: str, param: str | None, code: str | Non
 
 
 def upstream_domain(status: int) -> Domain:
-    """Who is to blame for an error status of OpenAI: its 4xx describe the caller's request, except our key and our quota."""
+    """Who is to blame for an error status of OpenAI: a 4xx is about the request, unless about our key or our quota."""
     return Domain.UPSTREAM if status >= 500 or status in (401, 403, 407, 408, 429) else Domain.CALLER

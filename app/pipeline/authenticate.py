@@ -13,7 +13,7 @@ HELP = "Send `Authorization: Bearer prodkit_...`; `python -m app.keys create --t
 
 
 async def authenticate(authorization: str | None, keys: KeyStore) -> Identity:
-    """The identity behind an Authorization header; raises ApiError 401 `invalid_api_key` (the key is never repeated)."""
+    """The identity behind an Authorization header; raises ApiError 401 `invalid_api_key`, never repeating the key."""
     scheme, _, presented = (authorization or "").strip().partition(" ")
     presented = presented.strip()
     if not presented or scheme.lower() != "bearer":

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from app.keys import Identity
+
+
+class ByteStream(AsyncIterator[bytes], Protocol):
+    """The bytes of a streamed answer, whole server-sent events at a time."""
+
+    async def aclose(self) -> None:
+        """Stop: the upstream connection is closed at once and what arrived is accounted. May be called twice."""
 
 
 @dataclass(slots=True)
@@ -23,9 +30,9 @@ class Call:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer. A body that is an iterator is a stream: who takes the reply must exhaust it or call its `aclose()`,
-    because closing is what frees the upstream connection and settles the account."""
+    """One answer. Who takes a stream must exhaust it or call its `aclose()`: closing is what frees the upstream
+    connection and settles the account."""
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | ByteStream
