@@ -1,0 +1,1 @@
+"""What Pulumi has no resource for. Apart from `components`: dynamic resources work from Python programs only."""
