@@ -1,0 +1,47 @@
+# Every target is one call of a Python module that has --help; `make help` lists them.
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.installed
+PORT ?= 8080
+# An exported STACK never deploys: only one given on the command line counts.
+GIVEN := $(filter command line,$(origin STACK))
+NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
+
+.PHONY: help up plan test key destroy lint types lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+up: $(READY) ## run the whole thing here; with STACK=dev deploy that stack to AWS
+	@$(if $(GIVEN),$(PY) -m stacks up $(STACK),exec $(PY) -m local up --port $(PORT))
+
+plan: $(READY) ## what STACK (default dev) would create: no account, no pulumi command
+	@$(PY) -m preflight plan --stack $(if $(STACK),$(STACK),dev)
+
+test: $(READY) ## every test that this machine can run
+	@$(PY) -m pytest $(ARGS)
+
+key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input)
+	@$(NEEDED)$(PY) -m stacks key $(STACK)
+
+destroy: $(READY) ## delete STACK from AWS, after asking
+	@$(NEEDED)$(PY) -m stacks destroy $(STACK)
+
+lint: $(READY) ## ruff: rules and format
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: $(READY) ## mypy, strict
+	@.venv/bin/mypy
+
+lock: ## resolve both locks anew from pyproject.toml (needs uv)
+	@uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url pyproject.toml -o app/requirements.lock
+	@uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url pyproject.toml --group dev -c app/requirements.lock -o requirements.lock
+
+clean: ## remove the virtual environment and every cache
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis && find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prodkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.13")'
+	@echo "making .venv from requirements.lock (about a minute and a half the first time)" && $(PYTHON) -m venv --clear .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && touch $@
