@@ -1,0 +1,62 @@
+"""The names of the app's own metrics, as alarms, dashboard and autoscaling read them.
+
+The app writes the same names (`app/metrics.py`). Dimensions are never more than these two: every further value is a
+metric of its own on the bill.
+"""
+
+NAMESPACE = "Prodkit"
+STACK_DIMENSION = "Stack"
+SERVICE_DIMENSION = "Service"
+
+WEB = "web"
+WORKER = "worker"
+
+# Emitted at this interval with StorageResolution 1, so that scaling out need not wait for a minute to pass.
+INTERVAL_SECONDS = 10
+
+IN_FLIGHT_REQUESTS = "InFlightRequests"
+REQUESTS = "Requests"
+CALLER_ERRORS = "CallerErrors"
+POLICY_ERRORS = "PolicyErrors"
+UPSTREAM_ERRORS = "UpstreamErrors"
+INTERNAL_ERRORS = "InternalErrors"
+REQUEST_LATENCY_MS = "RequestLatencyMs"
+TIME_TO_FIRST_TOKEN_MS = "TimeToFirstTokenMs"  # noqa: S105 the name of a metric
+INPUT_TOKENS = "InputTokens"
+OUTPUT_TOKENS = "OutputTokens"
+CACHED_INPUT_TOKENS = "CachedInputTokens"
+SPEND_USD = "SpendUsd"
+CACHE_HITS = "CacheHits"
+CACHE_MISSES = "CacheMisses"
+RATE_LIMITED = "RateLimited"
+DOCUMENTS_INGESTED = "DocumentsIngested"
+DOCUMENTS_FAILED = "DocumentsFailed"
+METER_HEARTBEAT = "MeterHeartbeat"
+
+NAMES = frozenset(
+    {
+        IN_FLIGHT_REQUESTS,
+        REQUESTS,
+        CALLER_ERRORS,
+        POLICY_ERRORS,
+        UPSTREAM_ERRORS,
+        INTERNAL_ERRORS,
+        REQUEST_LATENCY_MS,
+        TIME_TO_FIRST_TOKEN_MS,
+        INPUT_TOKENS,
+        OUTPUT_TOKENS,
+        CACHED_INPUT_TOKENS,
+        SPEND_USD,
+        CACHE_HITS,
+        CACHE_MISSES,
+        RATE_LIMITED,
+        DOCUMENTS_INGESTED,
+        DOCUMENTS_FAILED,
+        METER_HEARTBEAT,
+    }
+)
+
+
+def dimensions(stack: str, service: str) -> dict[str, str]:
+    """The whole set of dimensions of every metric of one service."""
+    return {STACK_DIMENSION: stack, SERVICE_DIMENSION: service}
