@@ -1,0 +1,145 @@
+"""Start and stop a simulator: two listening sockets, API and admin, served by one thread."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from local.openai.admin import create_admin
+from local.openai.api import Api
+from local.openai.clock import Clock, RealClock
+from local.openai.options import Options
+from local.openai.state import Simulator
+
+_KEEP_ALIVE_SECONDS = 75
+_ADMIN_WAIT_SECONDS = 10.0
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 that lets the application reach its connection: scripted faults break it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["transport"] = self.transport
+
+
+class Running:
+    """A simulator that is up: `url` (the API is under `/v1`), `admin_url`, and the admin path as methods."""
+
+    def __init__(self, url: str, admin_url: str) -> None:
+        self.url = url
+        self.admin_url = admin_url
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as `base_url`."""
+        return f"{self.url}/v1"
+
+    def admin(self, method: str, path: str, value: Any = None) -> Any:
+        """Call the admin path and return its JSON; ValueError says why it refused."""
+        connection = http.client.HTTPConnection(self.admin_url.removeprefix("http://"), timeout=_ADMIN_WAIT_SECONDS)
+        with contextlib.closing(connection):
+            connection.request(method, path, None if value is None else json.dumps(value))
+            reply = connection.getresponse()
+            answer = json.load(reply)
+        if reply.status != http.HTTPStatus.OK:
+            raise ValueError(answer["error"])
+        return answer
+
+    def fault(self, kind: str, **fields: Any) -> None:
+        """Script one fault (see `faults.Fault`)."""
+        self.admin("POST", "/faults", {"kind": kind, **fields})
+
+    def limit(self, **rule: Any) -> None:
+        """Set limits: rpm, tpm, project_tpm, for one model or key or for all."""
+        self.admin("POST", "/limits", rule)
+
+    def accept_keys(self, *keys: str) -> None:
+        """Accept only these API keys."""
+        self.admin("POST", "/keys", {"accept": keys})
+
+    def requests(self, wait_seconds: float = 5.0) -> list[dict[str, Any]]:
+        """The journal, oldest first, once nothing is in flight or after `wait_seconds`."""
+        found: list[dict[str, Any]] = self.admin("GET", f"/requests?wait_seconds={wait_seconds}")["requests"]
+        return found
+
+    def reset(self) -> None:
+        """Back to the state after the start."""
+        self.admin("POST", "/reset", {})
+
+
+@contextmanager
+def running(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    admin_port: int = 0,
+    *,
+    speed: float = 0.0,
+    seed: int = 0,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    today: str | None = None,
+    clock: Clock | None = None,
+) -> Iterator[Running]:
+    """Serve a simulator in a thread while the block runs; port 0 takes a free port. Options as in `Options`."""
+    options = Options(speed, seed, rpm, tpm, today, clock or RealClock())
+    with _listen(host, port) as api, _listen(host, admin_port) as admin:
+        addresses = [f"http://{host}:{sock.getsockname()[1]}" for sock in (api, admin)]
+        loop_ready: threading.Event = threading.Event()
+        stop: list[Any] = []
+
+        async def serve() -> None:
+            simulator = Simulator(options)
+            servers = [_server(Api(simulator)), _server(create_admin(simulator))]
+            ended = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            stop.append(lambda: loop.call_soon_threadsafe(ended.set))
+            tasks = [
+                asyncio.ensure_future(server.serve([sock])) for server, sock in zip(servers, (api, admin), strict=True)
+            ]
+            loop_ready.set()
+            await ended.wait()
+            for server in servers:
+                server.should_exit = True
+                for task in server.server_state.tasks:
+                    task.cancel()
+            await asyncio.gather(*tasks)
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), name="openai-simulator", daemon=True)
+        thread.start()
+        loop_ready.wait()
+        try:
+            yield Running(*addresses)
+        finally:
+            stop[0]()
+            thread.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    sock = socket.create_server((host, port), backlog=1024)
+    sock.setblocking(False)
+    return sock
+
+
+def _server(app: Any) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
