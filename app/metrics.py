@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import orjson
+
+from app.log import write_line
 
 NAMESPACE = "Prodkit"
 DIMENSIONS = ("Stack", "Service")
@@ -83,12 +84,12 @@ class Metrics:
         stack: str,
         service: str,
         *,
-        write: Callable[[str], object] = sys.stdout.write,
+        write: Callable[[str], object] = write_line,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         meter_alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`write` takes one line with its newline; `meter_alive` says whether spend still reaches the ledger."""
+        """`write` takes one line; `meter_alive` says whether spend still reaches the ledger."""
         self._identity = dict(zip(DIMENSIONS, (stack, service), strict=True))
         self._write = write
         self._clock = clock
@@ -140,10 +141,7 @@ class Metrics:
             self.finish()
 
     def emit(self) -> None:
-        """Write one document for the interval since the last one and begin a new interval.
-
-        A closed pipe loses the interval, which the alarm on the missing heartbeat tells; requests go on.
-        """
+        """Write one document for the interval since the last one and begin a new interval."""
         self._count_time()
         now = self._clock()
         elapsed = now - self._interval_start
@@ -156,8 +154,7 @@ class Metrics:
         self._counts = dict.fromkeys(self._counts, 0)
         self._bins, self._sums = {}, {}
         self._in_flight_seconds, self._interval_start = 0.0, now
-        with contextlib.suppress(OSError, ValueError):
-            self._write(orjson.dumps(self._document(values)).decode() + "\n")
+        self._write(orjson.dumps(self._document(values)).decode())
 
     async def run(self) -> None:
         """Start the task that emits each EMIT_SECONDS."""

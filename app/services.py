@@ -61,7 +61,11 @@ class Services:
             table_probe=TableProbe(aws, settings.state_table),
         )
         await asyncio.gather(
-            models.start(), valkey.start(), services.openai_key.get(), services.table_probe.check(), services.metrics.run()
+            models.start(),
+            valkey.start(),
+            services.openai_key.get(),
+            services.table_probe.check(),
+            services.metrics.run(),
         )
         spend.start()
         services.limiter.start()

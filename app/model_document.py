@@ -1,0 +1,197 @@
+"""Checks of the models document: everything its JSON Schema asks, and what a schema cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+KINDS = ("text", "embedding", "moderation")
+SERVICE_TIERS = ("default",)  # others are priced differently, and these prices are the standard ones
+MAX_MODELS = 200
+MAX_RATE = 1_000_000_000
+MAX_STOP = 4
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_USD = re.compile(r"[0-9]{1,6}([.][0-9]{1,6})?")
+_TIMES = re.compile(r"[0-9]{1,2}([.][0-9]{1,2})?")
+
+Check = Callable[["_Problems", str, Any], None]
+
+
+class DocumentError(ValueError):
+    """A models document cannot be used; the message has one line for each fault, with its path."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("The models document cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+        self.problems = tuple(problems)
+
+
+def check(document: object) -> dict[str, Any]:
+    """The document as it is when it can be used; raises DocumentError that names every fault by its path."""
+    problems = _Problems()
+    _document(problems, "", document)
+    if not problems.lines:
+        assert isinstance(document, dict)
+        _references(problems, document)
+        if not problems.lines:
+            return document
+    raise DocumentError(problems.lines)
+
+
+class _Problems:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, path: str, value: object, text: str) -> None:
+        shown = repr(value)
+        self.lines.append(f"{path or 'the document'}: {shown if len(shown) <= 60 else shown[:57] + '...'} {text}")
+
+
+def _fields(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
+    known = required | (optional or {})
+
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            problems.add(path, value, "is not an object")
+            return
+        prefix = f"{path}." if path else ""
+        problems.lines += [f"{prefix}{name}: is missing" for name in required if name not in value]
+        for name, item in value.items():
+            if name in known:
+                known[name](problems, f"{prefix}{name}", item)
+            else:
+                problems.lines.append(f"{prefix}{name}: is unknown; known are {', '.join(known)}")
+
+    return run
+
+
+def _entries(each: Check, least: int, most: int) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            problems.add(path, value, "is not an object")
+            return
+        if not least <= len(value) <= most:
+            problems.lines.append(f"{path}: has {len(value)} entries, not {least} to {most}")
+        for name, item in value.items():
+            _name(problems, f"{path} (a name)", name)
+            each(problems, f"{path}.{name}", item)
+
+    return run
+
+
+def _integer(least: int, most: int) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        # type() and not isinstance: True is an int in Python and not a number in JSON.
+        if type(value) is not int or not least <= value <= most:
+            problems.add(path, value, f"is not a whole number from {least} to {most}")
+
+    return run
+
+
+def _text(least: int, most: int) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if not isinstance(value, str) or not least <= len(value) <= most:
+            problems.add(path, value, f"is not a text of {least} to {most} characters")
+
+    return run
+
+
+def _matching(pattern: re.Pattern[str], text: str) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            problems.add(path, value, text)
+
+    return run
+
+
+def _choice(*choices: str) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if value not in choices:
+            problems.add(path, value, f"is not one of {', '.join(choices)}")
+
+    return run
+
+
+def _list(each: Check, least: int, most: int) -> Check:
+    def run(problems: _Problems, path: str, value: Any) -> None:
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            problems.add(path, value, f"is not a list of {least} to {most}")
+            return
+        for index, item in enumerate(value):
+            each(problems, f"{path}[{index}]", item)
+            if item in value[:index]:
+                problems.add(f"{path}[{index}]", item, "stands there twice")
+
+    return run
+
+
+_name = _matching(_NAME, "is not a name of 1 to 100 letters, digits, dots, colons, _ and -")
+_usd = _matching(_USD, 'is not USD per million tokens as a text with at most six decimals, like "0.125"')
+_times = _matching(_TIMES, 'is not a factor as a text with at most two decimals, like "1.5"')
+_stop = _list(_text(1, 200), 0, MAX_STOP)
+_rate = _integer(1, MAX_RATE)
+_output_tokens = _fields({"default": _integer(1, 1_000_000), "maximum": _integer(1, 1_000_000)})
+_price = _fields({"input": _usd}, {"cached_input": _usd, "cache_write": _usd, "output": _usd})
+_long_context = _fields({"above_input_tokens": _integer(1, 100_000_000), "input_times": _times, "output_times": _times})
+_model = _fields(
+    {"kind": _choice(*KINDS), "price": _price, "source": _text(1, 300)},
+    {"long_context": _long_context, "stop": _stop, "output_tokens": _output_tokens},
+)
+_document = _fields(
+    {
+        "version": _integer(1, 1_000_000_000),
+        "updated": _matching(_DATE, "is not a date like 2026-11-22, as a text"),
+        "default_model": _name,
+        "aliases": _entries(_name, 0, MAX_MODELS),
+        "limits": _fields(
+            {
+                "n": _integer(1, 128),
+                "output_tokens": _output_tokens,
+                "stop": _stop,
+                "request_timeout_seconds": _integer(1, 3_600),
+                "service_tiers": _list(_choice(*SERVICE_TIERS), 1, 5),
+            }
+        ),
+        "cache": _fields({"ttl_seconds": _integer(0, 86_400)}),
+        "keys": _fields({"requests_per_minute": _rate, "tokens_per_minute": _rate}),
+        "models": _entries(_model, 1, MAX_MODELS),
+        "product": _fields(
+            {
+                "answer_model": _name,
+                "embedding_model": _name,
+                "top_k": _integer(1, 50),
+                "chunk_tokens": _integer(50, 2_000),
+            }
+        ),
+    }
+)
+
+
+def _references(problems: _Problems, document: dict[str, Any]) -> None:
+    """What a schema cannot say: names lead to the right kind of model, caps are in order, output has a price."""
+    models, aliases = document["models"], document["aliases"]
+    for alias, target in aliases.items():
+        if target not in models:
+            problems.add(f"aliases.{alias}", target, "is not in models")
+        if alias in models:
+            problems.lines.append(f"aliases.{alias}: is the name of a model as well")
+    wanted = {
+        "default_model": (document["default_model"], "text"),
+        "product.answer_model": (document["product"]["answer_model"], "text"),
+        "product.embedding_model": (document["product"]["embedding_model"], "embedding"),
+    }
+    for path, (name, kind) in wanted.items():
+        if models.get(aliases.get(name, name), {}).get("kind") != kind:
+            problems.add(path, name, f"does not lead to a model of kind {kind}")
+    _caps(problems, "limits.output_tokens", document["limits"]["output_tokens"])
+    for name, model in models.items():
+        if "output_tokens" in model:
+            _caps(problems, f"models.{name}.output_tokens", model["output_tokens"])
+        if model["kind"] == "text" and "output" not in model["price"]:
+            problems.lines.append(f"models.{name}.price.output: is missing; a text model's output is paid for")
+
+
+def _caps(problems: _Problems, path: str, caps: dict[str, int]) -> None:
+    if caps["default"] > caps["maximum"]:
+        problems.lines.append(f"{path}: default {caps['default']} is above maximum {caps['maximum']}")

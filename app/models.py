@@ -1,0 +1,270 @@
+"""Which models answer, what they may do and what they cost: one document, in the image or from AppConfig."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from app.aws import Aws, error_code
+from app.errors import ApiError
+from app.model_document import DocumentError, check
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DEFAULT_DOCUMENT = Path(__file__).with_name("models.yaml")
+PICO_PER_USD = 1_000_000_000_000
+PICO_PER_TOKEN = 1_000_000  # of a price of one USD per million tokens
+POLL_SECONDS = 15  # the fastest that AppConfig allows
+FIRST_READ_SECONDS = 3.0  # a start waits no longer: the image's document serves until AppConfig answers
+MAX_DOCUMENT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. `input_tokens` includes the cached and the cache-writing ones, as OpenAI counts."""
+
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongContext:
+    """Prices of a whole request are multiplied, in percent, when its input is longer than this many tokens."""
+
+    above_input_tokens: int
+    input_percent: int
+    output_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Pico-dollars (10^-12 USD) per token: whole numbers, so that sums are exact."""
+
+    input: int
+    cached_input: int
+    cache_write: int
+    output: int
+    long_context: LongContext | None = None
+
+    def cost_pico(self, usage: Usage) -> int:
+        """What the usage costs, in pico-dollars, rounded up; never negative, whatever the usage claims."""
+        total = max(0, usage.input_tokens)
+        cached = min(max(0, usage.cached_tokens), total)
+        written = min(max(0, usage.cache_write_tokens), total - cached)
+        input_cost = (total - cached - written) * self.input + cached * self.cached_input + written * self.cache_write
+        output_cost = max(0, usage.output_tokens) * self.output
+        if self.long_context is not None and total > self.long_context.above_input_tokens:
+            hundredfold = input_cost * self.long_context.input_percent + output_cost * self.long_context.output_percent
+            return -(-hundredfold // 100)
+        return input_cost + output_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model as the document allows it."""
+
+    name: str
+    """OpenAI's name, never an alias."""
+    kind: str
+    """`text`, `embedding` or `moderation`."""
+    default_output_tokens: int
+    max_output_tokens: int
+    stop: tuple[str, ...]
+    max_n: int
+    timeout_seconds: int
+    service_tiers: tuple[str, ...]
+    """Never empty; the first is used when a request names none."""
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Limits of a prodkit key that has none of its own."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What /ask and /documents use."""
+
+    answer_model: str
+    embedding_model: str
+    top_k: int
+    """Chunks that an answer is made of."""
+    chunk_tokens: int
+
+
+class Models:
+    """A checked models document. Immutable: a request keeps the one it began with."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        """Raises DocumentError that names every fault of the document."""
+        checked = check(document)
+        self.version: int = checked["version"]
+        self.updated: str = checked["updated"]
+        self.default_model: str = checked["default_model"]
+        self.cache_ttl_seconds: int = checked["cache"]["ttl_seconds"]
+        self.key_limits = KeyLimits(**checked["keys"])
+        self.product = Product(**checked["product"])
+        self._aliases: dict[str, str] = dict(checked["aliases"])
+        self._models = {name: _model(name, entry, checked["limits"]) for name, entry in checked["models"].items()}
+
+    def resolve(self, name: str, kind: str) -> Model:
+        """The model behind a name or an alias; raises ApiError 404 `model_not_found` that lists the allowed ones."""
+        model = self._models.get(self._aliases.get(name, name))
+        if model is None or model.kind != kind:
+            allowed = ", ".join(self.names(kind))
+            text = f"The model '{name[:100]}' is not served here for this endpoint. Allowed: {allowed}."
+            raise ApiError("model_not_found", text, param="model")
+        return model
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Every name of a kind that `resolve` takes: aliases first, then the models' own."""
+        aliases = [alias for alias, target in self._aliases.items() if self._models[target].kind == kind]
+        return (*aliases, *(name for name, model in self._models.items() if model.kind == kind))
+
+
+class ModelSource:
+    """The document in force: the image's, until AppConfig gives a good one; then the last good one."""
+
+    def __init__(self, settings: Settings, aws: Aws) -> None:
+        self.current = Models(default_document())
+        self.source = "image"
+        """Where `current` comes from: `image` or `appconfig`."""
+        self.problem = ""
+        """Why the last document or poll was no good; empty when it was."""
+        self._settings = settings
+        self._aws = aws
+        self._token: str | None = None
+        self._refused = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read AppConfig once, within FIRST_READ_SECONDS, and begin to poll it; does nothing when it is not used."""
+        if not self._settings.uses_appconfig:
+            return
+        first = asyncio.create_task(self.poll(), name="models-first")
+        await asyncio.wait([first], timeout=FIRST_READ_SECONDS)
+        self._task = asyncio.create_task(self._poll_forever(first), name="models")
+
+    async def stop(self) -> None:
+        """Stop polling. Safe to call twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def poll(self) -> int:
+        """Take a new document when there is one; returns the seconds to wait before the next poll; never raises."""
+        try:
+            answer, body = await self._aws.run(self._read)
+            if body:
+                self._take(body)
+            else:
+                self._note(self._refused)  # nothing new: a document refused before is still the deployed one
+            return max(POLL_SECONDS, int(answer.get("NextPollIntervalInSeconds") or POLL_SECONDS))
+        except DocumentError as error:
+            self._refused = str(error)
+            self._note(self._refused)
+        except Exception as error:
+            self._token = None  # a token is good for one use; the next poll begins a new session
+            self._note(error_code(error))
+        return POLL_SECONDS
+
+    async def _poll_forever(self, first: asyncio.Task[int]) -> None:
+        wait = await first
+        while True:
+            await asyncio.sleep(wait)
+            wait = await self.poll()
+
+    def _read(self) -> tuple[dict[str, Any], bytes]:
+        client = self._aws.client("appconfigdata")
+        if self._token is None:
+            session = client.start_configuration_session(
+                ApplicationIdentifier=self._settings.appconfig_application,
+                EnvironmentIdentifier=self._settings.appconfig_environment,
+                ConfigurationProfileIdentifier=self._settings.appconfig_profile,
+                RequiredMinimumPollIntervalInSeconds=POLL_SECONDS,
+            )
+            self._token = session["InitialConfigurationToken"]
+        answer = client.get_latest_configuration(ConfigurationToken=self._token)
+        self._token = answer["NextPollConfigurationToken"]
+        with contextlib.closing(answer["Configuration"]) as stream:
+            return answer, stream.read(MAX_DOCUMENT_BYTES + 1)
+
+    def _take(self, body: bytes) -> None:
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise DocumentError([f"it has more than {MAX_DOCUMENT_BYTES} bytes"])
+        try:
+            document = json.loads(body)
+        except ValueError as error:
+            raise DocumentError([f"it is not JSON: {error}"]) from error
+        self.current = Models(document)
+        self.source = "appconfig"
+        self._refused = self.problem = ""
+        log.info("models document in force", extra={"fields": {"version": self.current.version}})
+
+    def _note(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            fields = {"problem": problem, "kept_version": self.current.version, "source": self.source}
+            log.error("models document refused or not readable; the last good one stays", extra={"fields": fields})
+        self.problem = problem
+
+
+def default_document() -> dict[str, Any]:
+    """The document inside the image, as plain data."""
+    import yaml
+
+    return check(yaml.safe_load(DEFAULT_DOCUMENT.read_text(encoding="utf-8")))
+
+
+def pico_per_token(usd_per_million: str) -> int:
+    """A price in USD per million tokens (at most six decimals) as pico-dollars per token, exactly."""
+    pico = Decimal(usd_per_million) * PICO_PER_TOKEN
+    if pico != pico.to_integral_value() or pico < 0:
+        raise ValueError(f"{usd_per_million!r} is not a whole number of pico-dollars per token")
+    return int(pico)
+
+
+def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any]) -> Model:
+    caps = entry.get("output_tokens", limits["output_tokens"])
+    return Model(
+        name=name,
+        kind=entry["kind"],
+        default_output_tokens=caps["default"],
+        max_output_tokens=caps["maximum"],
+        stop=tuple(entry.get("stop", limits["stop"])),
+        max_n=limits["n"],
+        timeout_seconds=limits["request_timeout_seconds"],
+        service_tiers=tuple(limits["service_tiers"]),
+        price=_price(entry),
+    )
+
+
+def _price(entry: Mapping[str, Any]) -> Price:
+    """Prices that a model's page does not give are taken as its input price: the meter rather shows too much."""
+    price, long = entry["price"], entry.get("long_context")
+    return Price(
+        input=pico_per_token(price["input"]),
+        cached_input=pico_per_token(price.get("cached_input", price["input"])),
+        cache_write=pico_per_token(price.get("cache_write", price["input"])),
+        output=pico_per_token(price.get("output", "0")),
+        long_context=None
+        if long is None
+        else LongContext(long["above_input_tokens"], _percent(long["input_times"]), _percent(long["output_times"])),
+    )
+
+
+def _percent(times: str) -> int:
+    return int(Decimal(times) * 100)
