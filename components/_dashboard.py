@@ -1,0 +1,166 @@
+"""The dashboard of a stack, as the JSON that CloudWatch reads; leaves may be outputs."""
+
+from typing import Any
+
+import pulumi
+
+from components import _metrics
+
+Text = pulumi.Input[str]
+_COLUMNS = 3
+_WIDTH = 24 // _COLUMNS
+_HEIGHT = 6
+_LOG_HEIGHT = 7
+
+
+def body(
+    *,
+    stack: str,
+    region: Text,
+    cluster: Text,
+    services: dict[str, Text],
+    load_balancer: Text,
+    target_group: Text,
+    queue: Text,
+    dead_letters: Text,
+    log_groups: list[Text],
+) -> dict[str, Any]:
+    """Three columns: what callers feel, what it costs and what the tasks do; below them the latest failures."""
+    app = _app_charts(stack)
+    balancer: list[Any] = ["LoadBalancer", load_balancer]
+    targets = ["TargetGroup", target_group, *balancer]
+    busy = [
+        ["AWS/ECS", metric, "ClusterName", cluster, "ServiceName", name, {"label": f"{kind} {what}", "stat": "Average"}]
+        for kind, name in services.items()
+        for metric, what in (("CPUUtilization", "cpu"), ("MemoryUtilization", "memory"))
+    ]
+    sqs = "AWS/SQS"
+    aws_charts = [
+        (
+            "Balancer",
+            [
+                ["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", *balancer, {"stat": "Sum", "label": "5xx of its own"}],
+                [
+                    "AWS/ApplicationELB",
+                    "HTTPCode_Target_5XX_Count",
+                    *balancer,
+                    {"stat": "Sum", "label": "5xx of tasks"},
+                ],
+                ["AWS/ApplicationELB", "HealthyHostCount", *targets, {"stat": "Minimum", "label": "ready tasks"}],
+            ],
+        ),
+        ("CPU and memory, %", busy),
+        (
+            "Queue",
+            [
+                [
+                    sqs,
+                    "ApproximateNumberOfMessagesVisible",
+                    "QueueName",
+                    queue,
+                    {"stat": "Maximum", "label": "waiting"},
+                ],
+                [sqs, "ApproximateAgeOfOldestMessage", "QueueName", queue, {"stat": "Maximum", "label": "oldest, s"}],
+                [
+                    *(sqs, "ApproximateNumberOfMessagesVisible", "QueueName", dead_letters),
+                    {"stat": "Maximum", "label": "dead letters"},
+                ],
+            ],
+        ),
+    ]
+    charts = [_chart(place, title, region, metrics) for place, (title, metrics) in enumerate([*app, *aws_charts])]
+    rows = -(-len(charts) // _COLUMNS)
+    return {"widgets": [*charts, _failures(rows * _HEIGHT, region, log_groups)]}
+
+
+def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
+    def web(metric: str, statistic: str, label: str) -> list[Any]:
+        return _series(stack, _metrics.WEB, metric, statistic, label)
+
+    def worker(metric: str, statistic: str, label: str) -> list[Any]:
+        return _series(stack, _metrics.WORKER, metric, statistic, label)
+
+    return [
+        (
+            "Requests and errors",
+            [
+                web(_metrics.REQUESTS, "Sum", "requests"),
+                web(_metrics.INTERNAL_ERRORS, "Sum", "failed: us"),
+                web(_metrics.UPSTREAM_ERRORS, "Sum", "failed: OpenAI"),
+                web(_metrics.POLICY_ERRORS, "Sum", "refused: policy"),
+                web(_metrics.CALLER_ERRORS, "Sum", "refused: caller"),
+                web(_metrics.RATE_LIMITED, "Sum", "refused: rate"),
+            ],
+        ),
+        (
+            "Latency, ms",
+            [
+                web(_metrics.REQUEST_LATENCY_MS, "p50", "answer p50"),
+                web(_metrics.REQUEST_LATENCY_MS, "p99", "answer p99"),
+                web(_metrics.TIME_TO_FIRST_TOKEN_MS, "p50", "first token p50"),
+                web(_metrics.TIME_TO_FIRST_TOKEN_MS, "p99", "first token p99"),
+            ],
+        ),
+        (
+            "Requests in flight for each task",
+            [web(_metrics.IN_FLIGHT_REQUESTS, "Average", "mean"), web(_metrics.IN_FLIGHT_REQUESTS, "Maximum", "most")],
+        ),
+        (
+            "Spend, USD",
+            [web(_metrics.SPEND_USD, "Sum", "web"), worker(_metrics.SPEND_USD, "Sum", "worker")],
+        ),
+        (
+            "Tokens",
+            [
+                web(_metrics.INPUT_TOKENS, "Sum", "input"),
+                web(_metrics.CACHED_INPUT_TOKENS, "Sum", "input, cached by OpenAI"),
+                web(_metrics.OUTPUT_TOKENS, "Sum", "output"),
+                worker(_metrics.INPUT_TOKENS, "Sum", "input of the worker"),
+            ],
+        ),
+        (
+            "Cache and documents",
+            [
+                web(_metrics.CACHE_HITS, "Sum", "cache hits"),
+                web(_metrics.CACHE_MISSES, "Sum", "cache misses"),
+                worker(_metrics.DOCUMENTS_INGESTED, "Sum", "documents ingested"),
+                worker(_metrics.DOCUMENTS_FAILED, "Sum", "documents failed"),
+            ],
+        ),
+    ]
+
+
+def _series(stack: str, service: str, metric: str, statistic: str, label: str) -> list[Any]:
+    where = [part for pair in _metrics.dimensions(stack, service).items() for part in pair]
+    return [_metrics.NAMESPACE, metric, *where, {"stat": statistic, "label": label}]
+
+
+def _chart(place: int, title: str, region: Text, metrics: list[Any]) -> dict[str, Any]:
+    return {
+        "type": "metric",
+        "x": place % _COLUMNS * _WIDTH,
+        "y": place // _COLUMNS * _HEIGHT,
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "properties": {"title": title, "region": region, "view": "timeSeries", "period": 60, "metrics": metrics},
+    }
+
+
+def _failures(top: int, region: Text, log_groups: list[Text]) -> dict[str, Any]:
+    """The last failed requests, from the request log: the one place that knows tenant, key and model."""
+    sources = pulumi.Output.all(*log_groups).apply(lambda names: " | ".join(f"SOURCE '{name}'" for name in names))
+    fields = "fields time, domain, error_code, status, model, tenant, request_id, upstream_request_id"
+    query = f'{fields} | filter event = "request" and status >= 500 | sort @timestamp desc | limit 50'
+    return {
+        "type": "log",
+        "x": 0,
+        "y": top,
+        "width": 24,
+        "height": _LOG_HEIGHT,
+        "properties": {
+            "title": "Failed requests",
+            "region": region,
+            "view": "table",
+            "query": pulumi.Output.concat(sources, " | ", query),
+        },
+    }
