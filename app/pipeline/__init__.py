@@ -2,25 +2,175 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
-from app.errors import ApiError
-from app.pipeline.messages import Call, Reply
+from app.errors import ApiError, Domain
+from app.metrics import INTERNAL_ERRORS
+from app.pipeline import look_up as cache_step
+from app.pipeline import record as record_step
+from app.pipeline.bound import bound
+from app.pipeline.call_upstream import OpenStream, call_upstream
+from app.pipeline.choose import Plan, choose
+from app.pipeline.endpoints import endpoint_of
+from app.pipeline.isolate import isolate
+from app.pipeline.messages import ByteStream, Call, Reply
+from app.pipeline.meter import stream_meter, usage_of
+from app.pipeline.record import Record
+from app.pipeline.reserve import reserve
+from app.pipeline.settle import charge, estimated_usage, settle
+from app.pipeline.stream import MeteredStream, StreamEnd
 
 if TYPE_CHECKING:
+    from app.limits import Grant
+    from app.pipeline.answer import Answer
     from app.services import Services
     from app.upstream import Upstream
 
-__all__ = ["Call", "Pipeline", "Reply"]
+__all__ = ["ByteStream", "Call", "Pipeline", "Reply"]
+
+log = logging.getLogger(__name__)
+
+# OpenAI worked on such a call before it was given up, so it is charged by estimate.
+_WORKED = frozenset({"upstream_timeout", "upstream_incomplete"})
 
 
 class Pipeline:
-    """Runs calls with every policy on: bound, choose, isolate, look up, reserve, call, stream and meter, settle, record."""
+    """Runs calls with every policy on, for HTTP and, in the same process, for the product and the worker."""
 
     def __init__(self, services: Services, upstream: Upstream) -> None:
         self._services = services
         self._upstream = upstream
+        self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Reply:
-        """Answer one call; raises ApiError before the first byte, and only then."""
-        raise ApiError("unsupported_endpoint", f"{call.endpoint} is not served.")
+        """Answer one call; raises ApiError before the first byte, and only then. One log line for each call.
+
+        An error answer of OpenAI is a Reply with its status. Cancelling closes the upstream connection and accounts.
+        """
+        record = Record(call.request_id, call.endpoint, call.identity)
+        try:
+            reply = await self._answer(call, record)
+        except ApiError as error:
+            record.refused(error)
+            self._write(record)
+            raise
+        except asyncio.CancelledError:
+            record.left()
+            self._write(record)
+            raise
+        except Exception:
+            log.exception("request failed", extra={"fields": {"request_id": call.request_id}})
+            broken = ApiError("internal_error", f"Something went wrong here; report it with {call.request_id}.")
+            record.refused(broken)
+            self._write(record)
+            raise broken from None
+        if isinstance(reply.body, bytes):
+            self._write(record)
+        return reply
+
+    async def close(self) -> None:
+        """Wait until everything that was used is settled. Call it when no call runs any more."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+    async def _answer(self, call: Call, record: Record) -> Reply:
+        services = self._services
+        endpoint = endpoint_of(call.endpoint)
+        document = bound(endpoint, call.body, call.headers)
+        plan = choose(endpoint, isolate(endpoint, document), services.models.current)
+        record.planned(plan)
+        place = cache_step.place_of(call, plan)
+        record.cache = cache_step.BYPASS if place is None else cache_step.MISS
+        if place is not None:
+            kept = await cache_step.look_up(services.cache, place)
+            if kept is not None:
+                record.cache = cache_step.HIT
+                record.status = 200
+                return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
+        grant = await reserve(services.limiter, call.identity, plan)
+        answer = await self._ask(call, plan, grant, record)
+        if isinstance(answer, OpenStream):
+            return self._stream(call, plan, grant, record, answer)
+        record.answered(answer)
+        if answer.status == 200:
+            usage = usage_of(endpoint, answer.document)
+            found = usage or estimated_usage(plan, len(answer.body) if endpoint.output_caps else 0)
+            charge(record, plan, found, estimated=usage is None)
+            if place is not None:
+                self._later(cache_step.keep(services.cache, place, plan, answer, found))
+        self._later(settle(services, call.identity, plan, grant, record))
+        return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
+
+    async def _ask(self, call: Call, plan: Plan, grant: Grant, record: Record) -> Answer | OpenStream:
+        settings = self._services.settings
+        seconds = min(plan.model.timeout_seconds, settings.request_timeout_seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            return await call_upstream(
+                self._upstream, self._services.openai_key, plan, deadline=deadline, stack=settings.stack
+            )
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) or (isinstance(error, ApiError) and error.code in _WORKED):
+                charge(record, plan, estimated_usage(plan, 0), estimated=True)
+            self._later(settle(self._services, call.identity, plan, grant, record))
+            raise
+
+    def _stream(self, call: Call, plan: Plan, grant: Grant, record: Record, opened: OpenStream) -> Reply:
+        settings = self._services.settings
+        meter = stream_meter(plan.endpoint, hides_usage=plan.hides_usage)
+        loop = asyncio.get_running_loop()
+        offset = loop.time() - time.perf_counter()  # both are monotonic clocks, of unequal zero
+        record.status = 200
+        record.upstream_request_id = opened.request_id
+
+        def on_end(end: StreamEnd) -> None:
+            usage = meter.usage or estimated_usage(plan, meter.output_bytes)
+            charge(record, plan, usage, estimated=meter.usage is None)
+            if end.first_token_at is not None:
+                record.first_token_ms = round((end.first_token_at - offset - record.started) * 1000, 1)
+            if end.error_code is not None:
+                record.failed_inside(end.error_code)
+            elif end.left_early:
+                record.left()
+            self._later(settle(self._services, call.identity, plan, grant, record))
+            self._write(record)
+
+        body = MeteredStream(
+            opened,
+            meter,
+            deadline=loop.time() + settings.max_stream_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            on_end=on_end,
+        )
+        return Reply(200, [*opened.headers, *_headers(record)], body)
+
+    def _write(self, record: Record) -> None:
+        record_step.write(record, self._services.metrics)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work that no caller waits for, and let `close` wait for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._pending.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._services.metrics.count(INTERNAL_ERRORS)
+            log.error("settling failed", exc_info=task.exception(), extra={"fields": {"domain": Domain.US.value}})
+
+
+def _headers(record: Record) -> list[tuple[str, str]]:
+    """Our own headers of an answer."""
+    headers = [("x-request-id", record.request_id)]
+    if record.cache is not None:
+        headers.append(("x-prodkit-cache", record.cache))
+    if record.model is not None:
+        headers.append(("x-prodkit-model", record.model))
+    if record.upstream_request_id is not None:
+        headers.append(("x-upstream-request-id", record.upstream_request_id))
+    return headers

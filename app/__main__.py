@@ -1,0 +1,73 @@
+"""The image's one command: `python -m app web|worker|health`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+HEALTH_SECONDS = 3.0
+"""Shorter than the container health check's own limit, so that a hang is told as one."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("web", help="serve the OpenAI-compatible gateway and the product until SIGTERM")
+    commands.add_parser("worker", help="take documents from the queue until SIGTERM")
+    commands.add_parser("health", help="exit 0 when the process on this port is alive, else 1")
+    command = parser.parse_args(argv).command
+    return {"web": web, "worker": worker, "health": health}[command]()
+
+
+def web() -> int:
+    """Serve until SIGTERM."""
+    return _run("web")
+
+
+def worker() -> int:
+    """Work until SIGTERM."""
+    return _run("worker")
+
+
+def health() -> int:
+    """Ask the process of this container whether it lives; it runs every few seconds, so it imports little."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PRODKIT_PORT", "8080")), HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/health/live")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        print(f"not alive: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    return 0 if status == 200 else 1
+
+
+def _run(service: str) -> int:
+    from app.settings import Settings, SettingsError
+
+    try:
+        settings = Settings.from_environment(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from app import log
+
+    log.setup(settings.log_level)
+    if service == "worker":
+        from app import worker as process
+
+        return process.run(settings)
+    from app.server import serve
+    from app.web import create_app
+
+    return serve(create_app(settings), settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

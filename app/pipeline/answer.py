@@ -1,0 +1,116 @@
+"""What OpenAI gave back, made fit for the caller: known headers only, errors in one shape, our key nowhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from app.errors import ApiError, error_body
+from app.pipeline.endpoints import Endpoint
+
+MAX_ANSWER_BYTES = 96 * 1024 * 1024
+"""2,048 embeddings of 3,072 dimensions written as decimals are about 75 MB; nothing honest is longer."""
+
+# Headers of OpenAI that mean something to its client. Those that name the organisation or the project are ours.
+_PASSED = frozenset(
+    {"content-type", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms", "x-should-retry"}
+)
+_PASSED_PREFIX = "x-ratelimit-"
+_SHOWN_KEY = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{4,}")  # OpenAI repeats a wrong key with stars in the middle
+_HIDDEN = b"[key]"
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer of OpenAI: an error as it goes to the caller, or a checked success with its parsed body."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    document: dict[str, Any]
+    upstream_request_id: str | None
+
+    @property
+    def error_code(self) -> str | None:
+        """OpenAI's `code`, else its `type`; None for a success."""
+        error = self.document.get("error") if self.status >= 400 else None
+        return str(error.get("code") or error.get("type")) if isinstance(error, dict) else None
+
+
+async def read_answer(response: aiohttp.ClientResponse, endpoint: Endpoint, key: str) -> Answer:
+    """The whole answer behind a response; raises ApiError 502 when it is cut, too long or not what the API answers."""
+    try:
+        body = await _read(response)
+    finally:
+        response.release()
+    status = response.status
+    if status >= 400:
+        body = _error(status, body, key)
+        headers = [(name, value) for name, value in passed_headers(response.headers) if name != "content-type"]
+        headers.append(("content-type", "application/json"))
+        return Answer(status, headers, body, orjson.loads(body), request_id(response.headers))
+    document = _object(body)
+    if status != 200 or document is None or endpoint.answer not in document:
+        raise invalid_response(response)
+    return Answer(status, passed_headers(response.headers), body, document, request_id(response.headers))
+
+
+def invalid_response(response: aiohttp.ClientResponse) -> ApiError:
+    """The refusal of an answer that is not one of this API."""
+    media_type = response.headers.get("content-type", "no content type").partition(";")[0]
+    message = f"OpenAI answered {response.status} with {media_type} that is not an answer of this endpoint; try again."
+    return ApiError("upstream_invalid_response", message)
+
+
+def passed_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers of OpenAI that go to the caller, names in lower case."""
+    lower = ((name.lower(), value) for name, value in headers.items())
+    return [(name, value) for name, value in lower if name in _PASSED or name.startswith(_PASSED_PREFIX)]
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """OpenAI's id of the request."""
+    return headers.get("x-request-id")
+
+
+def without_key(body: bytes, key: str) -> bytes:
+    """`body` with our key, and whatever looks like one, taken out."""
+    return _SHOWN_KEY.sub(_HIDDEN, body.replace(key.encode(), _HIDDEN))
+
+
+def _error(status: int, body: bytes, key: str) -> bytes:
+    """OpenAI's error body as it is, but for a shown key; an error in any other shape is put into OpenAI's."""
+    clean = without_key(body, key)
+    document = _object(clean)
+    if document is not None and isinstance(document.get("error"), dict):
+        return clean
+    return error_body(f"OpenAI answered {status} without saying why.", "upstream_error", None, None)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    pieces = []
+    size = 0
+    try:
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
+                response.close()
+                raise ApiError("upstream_invalid_response", f"OpenAI's answer is longer than {MAX_ANSWER_BYTES} bytes.")
+            pieces.append(piece)
+    except aiohttp.ClientError:
+        # The answer was made and is billed: another attempt would pay twice.
+        raise ApiError("upstream_incomplete", "The connection to OpenAI was cut inside its answer.") from None
+    return b"".join(pieces)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None

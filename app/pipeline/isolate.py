@@ -1,0 +1,130 @@
+"""Step: tenants share one OpenAI project, so nothing that OpenAI keeps under an id may be named by a request.
+
+Ids would reach another tenant's responses, files, stores and containers; hosted tools would run there, unpriced. What
+is passed instead lives in the request itself: text, inline images and files, function tools, encrypted reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from app.errors import ApiError
+from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
+
+TOOL_TYPES = frozenset({"function", "custom"})
+"""Tools that the caller runs. Everything else is run by OpenAI."""
+TOOL_CHOICE_TYPES = TOOL_TYPES | {"allowed_tools"}
+
+ITEM_TYPES = frozenset(
+    {
+        "message",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "reasoning",
+        "compaction",
+    }
+)
+"""Input items that hold their content; an item without a type is a message."""
+ENCRYPTED_ITEM_TYPES = frozenset({"reasoning", "compaction"})
+
+# Names under which a request can point at something stored, wherever in the input they stand.
+REFERENCES: Mapping[str, str] = {
+    "file_id": "send the content inline (`file_data`, `image_url` or text)",
+    "file_ids": "send the content inline (`file_data`, `image_url` or text)",
+    "vector_store_id": "add documents at /documents and ask at /ask",
+    "vector_store_ids": "add documents at /documents and ask at /ask",
+    "container": "run code on your side behind a function tool",
+    "container_id": "run code on your side behind a function tool",
+    "item_id": "resend the item itself",
+    "response_id": "resend the earlier turns in `input`",
+    "previous_response_id": "resend the earlier turns in `input`",
+    "conversation": "resend the earlier turns in `input`",
+    "conversation_id": "resend the earlier turns in `input`",
+}
+
+# Top-level fields that only make sense with stored state or with work that outlives the request.
+FORBIDDEN_FIELDS: Mapping[str, str] = {
+    "previous_response_id": "answers are not stored; resend the earlier turns in `input`",
+    "conversation": "conversations are not stored; resend the earlier turns in `input`",
+    "prompt": "stored prompts are shared by all tenants; send `instructions` and `input`",
+    "background": "background responses are stored; send the request without it, or stream",
+    "background_options": "background responses are stored; send the request without it, or stream",
+    "web_search_options": "hosted tools are off; use function tools",
+}
+
+
+def isolate(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document with storing switched off; raises ApiError 403 `not_allowed` naming the first field that points
+    outside the request."""
+    for name, instead in FORBIDDEN_FIELDS.items():
+        if name in endpoint.fields and document.get(name) not in (None, False):
+            _refuse(name, instead)
+    if endpoint not in (RESPONSES, CHAT):
+        return document
+    _check_tools(document)
+    options = document.get("prompt_cache_options") or {}
+    if options.get("comparison_response_id") is not None:
+        _refuse("prompt_cache_options.comparison_response_id", "answers are not stored; leave it out")
+    content = document[endpoint.content]
+    if isinstance(content, list):
+        _check_items(endpoint, content)
+        for path, name in _references(content, endpoint.content):
+            _refuse(path, REFERENCES[name])
+    return {**document, "store": False}
+
+
+def _check_tools(document: Mapping[str, Any]) -> None:
+    for index, tool in enumerate(document.get("tools") or ()):
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind not in TOOL_TYPES:
+            _refuse(
+                f"tools[{index}].type", f"only {_listed(TOOL_TYPES)} tools are allowed; hosted tools and MCP are off"
+            )
+    choice = document.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") not in TOOL_CHOICE_TYPES:
+        _refuse("tool_choice.type", f"choose one of {_listed(TOOL_CHOICE_TYPES)}")
+
+
+def _check_items(endpoint: Endpoint, items: list[Any]) -> None:
+    for index, item in enumerate(items):
+        path = f"{endpoint.content}[{index}]"
+        if not isinstance(item, dict):
+            raise ApiError("invalid_type", f"Invalid type for '{path}': expected an object.", param=path)
+        if endpoint is CHAT:
+            if item.get("audio") is not None:
+                _refuse(f"{path}.audio", "earlier audio is named by id; send its transcript as text")
+            continue
+        kind = item.get("type")
+        if kind is None:
+            # A bare {"id": ...} is a reference to a stored item.
+            if "role" not in item:
+                _refuse(path, "an item without a type must be a message with `role` and `content`")
+        elif kind not in ITEM_TYPES:
+            _refuse(f"{path}.type", f"allowed items are {_listed(ITEM_TYPES)}")
+        elif kind in ENCRYPTED_ITEM_TYPES and not item.get("encrypted_content"):
+            _refuse(path, 'it would be read by id; ask for `include: ["reasoning.encrypted_content"]` and resend that')
+
+
+def _references(node: object, path: str) -> Iterator[tuple[str, str]]:
+    """(path, name) of every field inside `node` that names something stored; depth was bounded before."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in REFERENCES and value is not None:
+                yield f"{path}.{name}", name
+            elif isinstance(value, dict | list):
+                yield from _references(value, f"{path}.{name}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            if isinstance(value, dict | list):
+                yield from _references(value, f"{path}[{index}]")
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _refuse(path: str, instead: str) -> NoReturn:
+    raise ApiError("not_allowed", f"'{path}' is not allowed here: {instead}.", param=path)

@@ -1,0 +1,184 @@
+"""What was used: read from an answer, or beside a stream as it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from app.models import Usage
+from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
+
+if TYPE_CHECKING:
+    from app.sse import Event
+
+NOTHING = Usage(input_tokens=0, cached_tokens=0, cache_write_tokens=0, output_tokens=0)
+
+
+def usage_of(endpoint: Endpoint, answer: Mapping[str, Any]) -> Usage | None:
+    """The usage inside a whole answer; None when there is none although the endpoint has it. Moderations are free."""
+    if endpoint.kind == "moderation":
+        return NOTHING
+    return read_usage(answer.get("usage"))
+
+
+def read_usage(usage: object) -> Usage | None:
+    """OpenAI's usage object of any endpoint; None when it is not one. Input tokens include cached and written ones."""
+    if not isinstance(usage, dict):
+        return None
+    # Responses speak of input and output, Chat Completions and embeddings of prompt and completion.
+    modern = "input_tokens" in usage
+    spent = usage.get("input_tokens" if modern else "prompt_tokens")
+    if type(spent) is not int:
+        return None
+    details = usage.get("input_tokens_details" if modern else "prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    return Usage(
+        input_tokens=spent,
+        cached_tokens=_count(details.get("cached_tokens")),
+        cache_write_tokens=_count(details.get("cache_write_tokens")),
+        output_tokens=_count(usage.get("output_tokens" if modern else "completion_tokens")),
+    )
+
+
+def is_complete(endpoint: Endpoint, answer: Mapping[str, Any]) -> bool:
+    """Whether a whole answer came to its natural end: a cut or filtered one must not be repeated from a cache."""
+    if endpoint is RESPONSES:
+        return answer.get("status") == "completed"
+    if endpoint is CHAT:
+        choices = answer["choices"]
+        return bool(choices) and all(
+            isinstance(choice, dict) and choice.get("finish_reason") in ("stop", "tool_calls", "function_call")
+            for choice in choices
+        )
+    return True
+
+
+class StreamMeter(Protocol):
+    """Reads the events of one stream in order."""
+
+    usage: Usage | None
+    """As OpenAI reports it, once it has."""
+    output_bytes: int
+    """UTF-8 bytes of text and arguments produced so far."""
+    ended: bool
+    """The event that ends a stream of this API has been seen."""
+    error_code: str | None
+    """The stream itself says that it failed."""
+
+    def see(self, event: Event) -> bool:
+        """Take one event; False when the caller must not get it. Raises ValueError when its data is not JSON."""
+
+    def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
+        """Name and data of the event that tells a client of this API that the stream failed."""
+
+
+def stream_meter(endpoint: Endpoint, *, hides_usage: bool) -> StreamMeter:
+    """The meter for a stream of an endpoint that streams."""
+    return ChatMeter(hides_usage) if endpoint is CHAT else ResponsesMeter()
+
+
+class ResponsesMeter:
+    """Meter of the Responses API: typed events, the last of which repeats the answer with its usage."""
+
+    _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.ended = False
+        self.error_code: str | None = None
+        self._sequence = -1
+
+    def see(self, event: Event) -> bool:
+        """Take one event; every event is for the caller."""
+        if not event.data or event.data == b"[DONE]":
+            return True
+        document = _object(event.data)
+        kind = document.get("type") or event.name
+        sequence = document.get("sequence_number")
+        self._sequence = sequence if type(sequence) is int else self._sequence + 1
+        if kind.endswith(".delta"):
+            self.output_bytes += _bytes(document.get("delta"))
+        elif kind in self._ENDS:
+            self._end(kind, document)
+        return True
+
+    def _end(self, kind: str, document: dict[str, Any]) -> None:
+        self.ended = True
+        response = document.get("response")
+        if isinstance(response, dict):
+            self.usage = read_usage(response.get("usage")) or self.usage
+        if kind == "error":
+            self.error_code = str(document.get("code") or kind)
+        elif kind == "response.failed":
+            error = response.get("error") if isinstance(response, dict) else None
+            self.error_code = str((error or {}).get("code") or kind)
+
+    def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
+        """The flat `error` event, numbered after the last one seen."""
+        data = {"type": "error", "sequence_number": self._sequence + 1, "code": code, "message": message, "param": None}
+        return "error", data
+
+
+class ChatMeter:
+    """Meter of Chat Completions: chunks of deltas, one last chunk with the usage, then `[DONE]`."""
+
+    def __init__(self, hides_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.ended = False
+        self.error_code: str | None = None
+        self._hides_usage = hides_usage
+
+    def see(self, event: Event) -> bool:
+        """Take one event; the chunk that holds nothing but the usage is hidden from a caller who did not ask for it."""
+        if not event.data:
+            return True
+        if event.data == b"[DONE]":
+            self.ended = True
+            return True
+        chunk = _object(event.data)
+        error = chunk.get("error")
+        if error is not None:
+            self.ended = True
+            self.error_code = str((error.get("code") or error.get("type")) if isinstance(error, dict) else "error")
+            return True
+        choices = chunk.get("choices") or ()
+        for choice in choices:
+            self.output_bytes += _delta_bytes(choice.get("delta") or {})
+        usage = read_usage(chunk.get("usage"))
+        if usage is None:
+            return True
+        self.usage = usage
+        return bool(choices) or not self._hides_usage
+
+    def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
+        """An error object in a data line, which clients raise."""
+        return "", {"error": {"message": message, "type": "upstream_error", "param": None, "code": code}}
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    document = orjson.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError("the data of an event is not a JSON object")
+    return document
+
+
+def _delta_bytes(delta: dict[str, Any]) -> int:
+    size = _bytes(delta.get("content")) + _bytes(delta.get("refusal"))
+    for tool_call in delta.get("tool_calls") or ():
+        size += _bytes((tool_call.get("function") or {}).get("arguments"))
+        size += _bytes((tool_call.get("custom") or {}).get("input"))
+    return size
+
+
+def _bytes(text: object) -> int:
+    if not isinstance(text, str):
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int else 0

@@ -1,0 +1,150 @@
+"""Step: pass a stream through, metering beside it, and end it in the way of its API whatever happens upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+
+from app import sse
+from app.pipeline.answer import without_key
+from app.pipeline.call_upstream import OpenStream
+from app.pipeline.meter import StreamMeter
+
+log = logging.getLogger(__name__)
+
+AFTER_END_SECONDS = 1.0
+"""OpenAI closes a stream right after its last event; waiting for that keeps the connection usable."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """How a stream ended: `error_code` is None for one that came to its end, or that its reader left."""
+
+    error_code: str | None
+    left_early: bool
+    first_token_at: float | None
+    """Loop time of the first token."""
+
+
+class MeteredStream:
+    """A stream on its way to the caller. `on_end` is called exactly once, even when nothing was ever read."""
+
+    def __init__(
+        self,
+        stream: OpenStream,
+        meter: StreamMeter,
+        *,
+        deadline: float,
+        heartbeat_seconds: float,
+        on_end: Callable[[StreamEnd], None],
+    ) -> None:
+        """`deadline` is a time of the running loop's clock; comments are sent each `heartbeat_seconds` of silence."""
+        self._response = stream.response
+        self._key = stream.key
+        self._meter = meter
+        self._deadline = deadline
+        self._heartbeat_seconds = heartbeat_seconds
+        self._on_end: Callable[[StreamEnd], None] | None = on_end
+        self._clock = asyncio.get_running_loop().time
+        self._error_code: str | None = None
+        self._first_token_at: float | None = None
+        self._finished = False
+        self._pieces = self._run()
+
+    def __aiter__(self) -> MeteredStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except BaseException:
+            # The end, or the reader was cancelled while waiting: either way nothing more is read from upstream.
+            self._end()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the upstream connection at once and account what arrived. May be called twice."""
+        self._end()
+        await self._pieces.aclose()
+
+    def _end(self) -> None:
+        if self._finished:
+            self._response.release()
+        else:
+            self._response.close()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            left_early = not self._meter.ended and self._error_code is None
+            on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._first_token_at))
+
+    async def _run(self) -> AsyncGenerator[bytes, None]:
+        splitter = sse.Splitter()
+        while True:
+            passed = bytearray()
+            try:
+                piece = await self._next_piece()
+                if piece is None:
+                    yield sse.HEARTBEAT
+                    continue
+                if not piece:
+                    break
+                for raw in splitter.feed(piece):
+                    passed += self._see(raw)
+            except TimeoutError:
+                yield self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
+                return
+            except aiohttp.ClientError:
+                break
+            except (ValueError, TypeError, AttributeError) as error:
+                # What arrives is not this API's: passing on more of it would break the caller's parser.
+                log.warning("malformed event from upstream: %s", type(error).__name__)
+                failure = self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
+                yield bytes(passed) + failure
+                return
+            if passed:
+                yield bytes(passed)
+        if not self._meter.ended:
+            # An unfinished event is dropped, so that this one is read as what it is.
+            yield self._fail(
+                "upstream_incomplete", "OpenAI's stream was cut before its end; the answer is not complete."
+            )
+        self._finished = True
+
+    async def _next_piece(self) -> bytes | None:
+        """The next bytes, b"" at the end, None after a silence; raises TimeoutError at the deadline."""
+        now = self._clock()
+        if self._meter.ended:
+            return await self._after_end()
+        try:
+            async with asyncio.timeout_at(min(self._deadline, now + self._heartbeat_seconds)):
+                return await self._response.content.readany()
+        except TimeoutError:
+            if self._clock() >= self._deadline:
+                raise
+            return None
+
+    async def _after_end(self) -> bytes:
+        try:
+            async with asyncio.timeout(AFTER_END_SECONDS):
+                return await self._response.content.readany()
+        except (TimeoutError, aiohttp.ClientError):
+            self._response.close()
+            return b""
+
+    def _see(self, raw: bytes) -> bytes:
+        """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
+        if not self._meter.see(sse.read(raw)):
+            return b""
+        if self._first_token_at is None and self._meter.output_bytes:
+            self._first_token_at = self._clock()
+        return raw if self._meter.error_code is None else without_key(raw, self._key)
+
+    def _fail(self, code: str, message: str) -> bytes:
+        self._error_code = code
+        name, data = self._meter.error_event(code, message)
+        return sse.write(orjson.dumps(data), name)

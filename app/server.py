@@ -1,0 +1,107 @@
+"""Serve an application so that a deploy cuts no request: readiness fails first, then listening ends, then work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+BACKLOG = 2048
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - a task's own network interface; its security group decides who gets in
+
+
+class App(Protocol):
+    """An ASGI application that can be told to fail its readiness."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def drain(self) -> None:
+        """From now on /health/ready fails; requests are served as before."""
+
+
+def serve(app: App, settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the exit code, 0 after a drain.
+
+    The order on a signal: /health/ready fails; `readiness_grace_seconds` pass, in which the balancer stops sending; the
+    port closes; what is in flight gets `drain_seconds`. A second signal ends at once, exit code 1.
+    """
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(app, settings))
+
+
+async def _serve(app: App, settings: Settings) -> int:
+    server = Server(app, settings)
+    await server.serve()
+    return 0 if server.started and not server.force_exit else 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our own order of stopping."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=EVERY_ADDRESS,
+            port=settings.port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
+        super().__init__(config)
+        self._app = app
+        self._grace_seconds = settings.readiness_grace_seconds
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # sockets: unused
+        """Start, then take everything made so far out of the garbage collector's sight: it stays until the end."""
+        await super().startup()
+        gc.collect()
+        gc.freeze()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals in the loop. uvicorn's own way raises them again at the end, which is no exit code 0."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _signalled(self) -> None:
+        if self._stopping is not None:
+            log.warning("second signal: stopping at once")
+            self.force_exit = self.should_exit = True
+            return
+        self._app.drain()
+        self._stopping = asyncio.create_task(self._stop_listening(), name="drain")
+
+    async def _stop_listening(self) -> None:
+        log.info("draining", extra={"fields": {"grace_seconds": self._grace_seconds}})
+        await asyncio.sleep(self._grace_seconds)
+        self.should_exit = True

@@ -1,0 +1,213 @@
+"""The OpenAI-compatible paths as one raw ASGI callable: the hot path pays for no framework."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from app.errors import ApiError
+from app.model_document import KINDS
+from app.pipeline import record as record_step
+from app.pipeline.authenticate import authenticate
+from app.pipeline.bound import check_size
+from app.pipeline.endpoints import ENDPOINTS, SERVED
+from app.pipeline.messages import Call, Reply
+from app.pipeline.record import Record
+
+if TYPE_CHECKING:
+    from app.keys import Identity
+    from app.models import Models
+    from app.pipeline import Pipeline
+    from app.services import Services
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/v1"
+_MODELS = "/v1/models"
+BODY_SECONDS = 60.0
+"""For a whole request body to arrive: a caller who sends nothing holds no slot for longer."""
+WRITE_SLACK_SECONDS = 10.0
+"""Beyond the longest stream, for a caller who reads its end slowly."""
+
+
+class V1:
+    """Serves everything under /v1."""
+
+    def __init__(self, services_of: Callable[[], Services], pipeline_of: Callable[[], Pipeline]) -> None:
+        """Both are called for each request, as they exist only once the app has started."""
+        self._services_of = services_of
+        self._pipeline_of = pipeline_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Answer one HTTP request and write its log line. What it raises is no refusal but a fault of this service."""
+        services = self._services_of()
+        record = Record(request_id, scope["path"])
+        try:
+            check_route(scope["path"], scope["method"])
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            record.identity = await authenticate(headers.get("authorization"), services.keys)
+            if scope["path"] not in ENDPOINTS:
+                answer = models_body(services.models.current, scope["path"])
+            else:
+                body = await read_body(receive, headers.get("content-length"))
+        except ApiError as error:
+            record.refused(error)
+            record_step.write(record, services.metrics)
+            await send_error(send, error, record.request_id)
+            return
+        if scope["path"] not in ENDPOINTS:
+            record.status = 200
+            record_step.write(record, services.metrics)
+            await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], answer)
+            return
+        await self._run(scope["path"], body, headers, record.identity, record.request_id, receive, send)
+
+    async def _run(
+        self,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        identity: Identity,
+        request_id: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        reply: Reply | None = None
+        try:
+            async with until_disconnect(receive):
+                reply = await self._pipeline_of().run(Call(path, body, identity, request_id, headers))
+        except ApiError as error:
+            await send_error(send, error, request_id)
+        if reply is None:
+            return
+        if isinstance(reply.body, bytes):
+            await _send_whole(send, reply.status, reply.headers, reply.body)
+            return
+        seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
+        try:
+            await _send_start(send, reply.status, [*reply.headers, ("cache-control", "no-cache")])
+            async with until_disconnect(receive), asyncio.timeout(seconds):
+                async for piece in reply.body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            # The caller stopped reading. Ending without the last message closes the connection, which tells the truth.
+            log.warning("stream ended: its reader is too slow", extra={"fields": {"request_id": request_id}})
+            return
+        finally:
+            await reply.body.aclose()
+        await send({"type": "http.response.body", "body": b""})
+
+
+def new_request_id() -> str:
+    """An id for one request, as OpenAI's look."""
+    return f"req_{uuid.uuid4().hex}"
+
+
+def check_route(path: str, method: str) -> None:
+    """Raises ApiError: 404 `unsupported_endpoint` for a path that is not served, 405 for a wrong method on one."""
+    if path in ENDPOINTS:
+        allowed = "POST"
+    elif path == _MODELS or path.startswith(_MODELS + "/"):
+        allowed = "GET"
+    else:
+        message = f"{method} {path[:200]} is not served here; served are {', '.join(SERVED)}."
+        raise ApiError("unsupported_endpoint", message)
+    if method != allowed:
+        message = f"{method} is not allowed on {path[:200]}; use {allowed}."
+        raise ApiError("method_not_allowed", message, headers={"allow": allowed})
+
+
+def models_body(models: Models, path: str) -> bytes:
+    """The answer of /v1/models or /v1/models/{id} in OpenAI's shape; raises ApiError 404 `model_not_found`.
+
+    Aliases are listed like models, because they may be asked for like models.
+    """
+    names = [name for kind in KINDS for name in models.names(kind)]
+    created = int(datetime.fromisoformat(models.updated).replace(tzinfo=UTC).timestamp())
+    if path == _MODELS:
+        return orjson.dumps({"object": "list", "data": [_model_object(name, created) for name in names]})
+    asked = unquote(path.removeprefix(_MODELS + "/"))
+    if asked not in names:
+        message = f"The model '{asked[:200]}' does not exist here; choose one of {', '.join(names)}."
+        raise ApiError("model_not_found", message, param="model")
+    return orjson.dumps(_model_object(asked, created))
+
+
+async def read_body(receive: Receive, content_length: str | None) -> bytes:
+    """A request's whole body; raises ApiError 413 as soon as it is too long, 408 when it does not arrive."""
+    if content_length is not None and content_length.isdigit():
+        check_size(int(content_length))
+    pieces = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError("request_timeout", "The connection was closed inside the request's body.")
+                size += len(message.get("body", b""))
+                check_size(size)
+                pieces.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except TimeoutError:
+        message_text = f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds."
+        raise ApiError("request_timeout", message_text) from None
+
+
+@contextlib.asynccontextmanager
+async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
+    """Runs its block until the client goes away, which ends the block early and in silence: nobody waits any more."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or task.uncancel():
+            raise
+    finally:
+        watcher.cancel()
+
+
+async def send_error(send: Send, error: ApiError, request_id: str) -> None:
+    """Answer with an error in OpenAI's shape."""
+    headers = [*error.headers.items(), ("content-type", "application/json"), _id(request_id)]
+    await _send_whole(send, error.status, headers, error.body())
+
+
+async def _send_whole(send: Send, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+    await _send_start(send, status, [*headers, ("content-length", str(len(body)))])
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_start(send: Send, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    start: MutableMapping[str, Any] = {"type": "http.response.start", "status": status, "headers": raw}
+    await send(start)
+
+
+def _model_object(name: str, created: int) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "prodkit"}
+
+
+def _id(request_id: str) -> tuple[str, str]:
+    return "x-request-id", request_id

@@ -1,0 +1,191 @@
+"""The web application: /v1 goes the raw way, everything else through Starlette; one gate before both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from app import health
+from app.errors import ApiError
+from app.gate import Gate
+from app.pipeline import Pipeline
+from app.pipeline import record as record_step
+from app.pipeline.record import Record
+from app.services import Services
+from app.upstream import Upstream
+from app.v1 import PREFIX, V1, new_request_id, send_error
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEALTH_PREFIX = "/health/"
+
+
+def create_app(settings: Settings) -> WebApp:
+    """The ASGI application of one web replica; it connects to nothing before its lifespan starts."""
+    return WebApp(settings)
+
+
+class WebApp:
+    """ASGI application. `services` and `pipeline` may be called between the lifespan's start and end.
+
+    The product's routes come from `app.product.routes.routes(pipeline_of, services_of)`: two callables without
+    arguments, for a handler to call, never before the start. A handler finds its request's id at
+    `request.state.request_id` and refuses by raising ApiError, which is answered in OpenAI's shape. It sets
+    `request.state.identity` so that the request's log line names tenant and key.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Here and not above: the module is imported by the worker's health server and by tests of the hot path alone.
+        from app.product.routes import routes
+
+        self._settings = settings
+        self._services: Services | None = None
+        self._pipeline: Pipeline | None = None
+        self._gate: Gate | None = None
+        self._v1 = V1(self.services, self.pipeline)
+        self._site = Starlette(
+            routes=[
+                Route("/health/live", _live, methods=["GET"]),
+                Route("/health/ready", self._ready, methods=["GET"]),
+                *routes(self.pipeline, self.services),
+            ],
+            lifespan=self._lifespan,
+            exception_handlers={ApiError: _refused, HTTPException: _not_served},
+        )
+
+    def services(self) -> Services:
+        """The services of this process; RuntimeError before the start."""
+        if self._services is None:
+            raise RuntimeError("the application has not started")
+        return self._services
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline of this process; RuntimeError before the start."""
+        if self._pipeline is None:
+            raise RuntimeError("the application has not started")
+        return self._pipeline
+
+    def drain(self) -> None:
+        """From now on /health/ready fails; requests are served as before."""
+        if self._services is not None:
+            self._services.draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry. Probes pass the gate: a full replica is alive."""
+        if scope["type"] != "http" or scope["path"].startswith(HEALTH_PREFIX):
+            await self._site(scope, receive, send)
+            return
+        record = Record(new_request_id(), scope["path"])
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                record.status = message["status"]
+            await send(message)
+
+        try:
+            assert self._gate is not None, "requests come after the lifespan's start"
+            with self._gate.enter():
+                if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
+                    await self._v1(scope, receive, noting, record.request_id)
+                    return  # it has written its own line
+                await self._product(scope, receive, noting, record)
+        except ApiError as error:
+            record.refused(error)
+            await send_error(send, error, record.request_id)
+        except asyncio.CancelledError:
+            record.left()
+            self._write(record)
+            raise
+        except Exception:
+            log.exception("request failed", extra={"fields": {"request_id": record.request_id}})
+            broken = ApiError("internal_error", f"Something went wrong here; report it with {record.request_id}.")
+            record.refused(broken)
+            if started:
+                self._write(record)
+                raise  # the server closes the connection: an answer that breaks off must not look whole
+            await send_error(send, broken, record.request_id)
+        self._write(record)
+
+    def _write(self, record: Record) -> None:
+        record_step.write(record, self.services().metrics)
+
+    async def _product(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+        state = scope.setdefault("state", {})
+        state["request_id"] = record.request_id
+        state["record"] = record
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request_id.encode())]
+            await send(message)
+
+        try:
+            await self._site(scope, receive, named)
+        finally:
+            record.identity = state.get("identity")
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _site: Starlette) -> AsyncIterator[None]:
+        settings = self._settings
+        services = await Services.start(settings)
+        try:
+            async with open_upstream(services) as upstream:
+                self._pipeline = Pipeline(services, upstream)
+                self._gate = Gate(services.container.max_concurrent_requests, services.metrics)
+                self._services = services
+                yield
+                await self._pipeline.close()
+        finally:
+            await services.stop()
+
+    async def _ready(self, _request: Request) -> Response:
+        ready, report = await health.ready(self.services())
+        return Response(orjson.dumps(report), 200 if ready else 503, media_type="application/json")
+
+
+def open_upstream(services: Services) -> Upstream:
+    """The pool to OpenAI for a process's services; use it with `async with`."""
+    return Upstream(
+        services.settings.openai_base_url,
+        connections=services.container.upstream_connections,
+        tcp_keep_alive_seconds=services.settings.tcp_keep_alive_seconds,
+    )
+
+
+async def _live(_request: Request) -> Response:
+    return Response(orjson.dumps(health.live()), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    record = getattr(request.state, "record", None)
+    if isinstance(record, Record):
+        record.refused(error)
+    return Response(error.body(), error.status, headers=dict(error.headers), media_type="application/json")
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        message = f"{request.method} is not allowed on {path}."
+        return await _refused(request, ApiError("method_not_allowed", message, headers=error.headers))
+    code = "not_found" if error.status_code == 404 else "invalid_request_error"
+    return await _refused(request, ApiError(code, f"{request.method} {path}: {error.detail}."))
