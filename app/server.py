@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -75,9 +76,9 @@ class Server(uvicorn.Server):
         self._grace_seconds = settings.readiness_grace_seconds
         self._stopping: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # sockets: unused
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then take everything made so far out of the garbage collector's sight: it stays until the end."""
-        await super().startup()
+        await super().startup(sockets)
         gc.collect()
         gc.freeze()
 

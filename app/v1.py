@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -164,28 +164,37 @@ async def read_body(receive: Receive, content_length: str | None) -> bytes:
         raise ApiError("request_timeout", message_text) from None
 
 
-@contextlib.asynccontextmanager
-async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Runs its block until the client goes away, which ends the block early and in silence: nobody waits any more."""
-    task = asyncio.current_task()
-    assert task is not None
-    gone = False
+class UntilDisconnect:
+    """An `async with` block that ends early and in silence when the client goes away: nobody waits any more."""
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive) -> None:
+        """`receive` is the request's own, its body already read."""
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._watcher.cancel()
+        # Somebody else may have cancelled the task as well; then it stays cancelled.
+        return kind is asyncio.CancelledError and self._gone and not self._task.uncancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        task.cancel()
+        self._gone = True
+        self._task.cancel()
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone or task.uncancel():
-            raise
-    finally:
-        watcher.cancel()
+
+def until_disconnect(receive: Receive) -> UntilDisconnect:
+    """A block for work that only the client of a request waits for."""
+    return UntilDisconnect(receive)
 
 
 async def send_error(send: Send, error: ApiError, request_id: str) -> None:
