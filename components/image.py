@@ -76,6 +76,8 @@ class Image(pulumi.ComponentResource):
     """Address of the repository, without tag."""
     build_project_name: pulumi.Output[str]
     """CodeBuild project that reads IMAGE_REPO_NAME and IMAGE_TAG and pushes that image."""
+    pull_policy: pulumi.Output[str]
+    """IAM policy (JSON) of whoever starts tasks from this repository: pulling its images, and nothing else."""
     image_tag: pulumi.Output[str]
     """Hash of the build context: the tag of the image that this source makes."""
 
@@ -148,12 +150,20 @@ class Image(pulumi.ComponentResource):
         self.repository_url = repository.repository_url
         self.build_project_name = project.name
         self.image_tag = pulumi.Output.from_input(tag)
+        self.pull_policy = grant(
+            # GetAuthorizationToken has no resource-level permission (Service Authorization Reference, ECR).
+            statement(["ecr:GetAuthorizationToken"], "*"),
+            statement(
+                ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository.arn
+            ),
+        )
         self.register_outputs(
             {
                 "repository_name": self.repository_name,
                 "repository_url": self.repository_url,
                 "build_project_name": self.build_project_name,
                 "image_tag": self.image_tag,
+                "pull_policy": self.pull_policy,
             }
         )
 

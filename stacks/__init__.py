@@ -1,0 +1,1 @@
+"""The stacks: their files, the typed settings read from them, and the commands that deploy and remove one."""

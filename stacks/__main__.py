@@ -1,0 +1,152 @@
+"""`python -m stacks`: deploys a stack, removes it, or gives it its OpenAI key. It checks before it starts."""
+
+import argparse
+import getpass
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+# OpenAI publishes no grammar for its keys; every kind so far has this start and is far longer than 20 characters.
+KEY_SHAPE: Final = re.compile(r"sk-[A-Za-z0-9_-]{20,}")
+INSTALL_PAGE: Final = "https://www.pulumi.com/docs/install/"
+
+
+class RefusedError(Exception):
+    """The command cannot start; the text says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0 done, 2 it could not start, else what pulumi returned."""
+    parser = argparse.ArgumentParser(prog="python -m stacks", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    up_verb = verbs.add_parser("up", help="deploy a stack: pulumi up, after checks of the command and the account")
+    destroy_verb = verbs.add_parser("destroy", help="remove everything a stack made, after you typed its name")
+    key_verb = verbs.add_parser("key", help="set the stack's OpenAI key from a hidden prompt or standard input")
+    for verb in (up_verb, destroy_verb, key_verb):
+        verb.add_argument("stack", metavar="STACK", help="a stack that has a file in stacks/, such as dev")
+    for verb in (up_verb, destroy_verb):
+        verb.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
+    given = parser.parse_args(arguments)
+    try:
+        if given.verb == "up":
+            return up(given.stack, yes=given.yes)
+        if given.verb == "destroy":
+            return destroy(given.stack, yes=given.yes)
+        return set_key(given.stack)
+    except RefusedError as refusal:
+        print(f"prodkit: {refusal}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def up(stack: str, yes: bool = False) -> int:
+    """`pulumi up` of a stack in an account it allows; makes the stack when the backend has none of that name."""
+    pulumi = _ready(stack)
+    if _run(pulumi, "stack", "--show-name", "--stack", stack, capture_output=True).returncode:
+        print(f"stack {stack!r} is new in this backend: making it", flush=True)
+        _initialise(pulumi, stack)
+    return _run(pulumi, "up", "--stack", stack, *(["--yes"] if yes else [])).returncode
+
+
+def destroy(stack: str, yes: bool = False) -> int:
+    """`pulumi destroy` of a stack, after its name was typed unless `yes`."""
+    pulumi = _ready(stack)
+    if not yes:
+        print(f"This deletes everything that stack {stack!r} made, data included.")
+        if input("Type the stack's name to go on: ").strip() != stack:
+            raise RefusedError("the name did not match; nothing was deleted")
+    return _run(pulumi, "destroy", "--stack", stack, "--yes").returncode
+
+
+def set_key(stack: str) -> int:
+    """Stores an OpenAI key, read from a hidden prompt or standard input, in the stack's secret."""
+    pulumi = _ready(stack)
+    name = _outputs(pulumi, stack).get("secret_name")
+    if not isinstance(name, str):
+        raise RefusedError(f"stack {stack!r} has no output secret_name yet; deploy it first: make up STACK={stack}")
+    prompt = f"OpenAI key for stack {stack} (not shown): "
+    key = (getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.read()).strip()
+    if not KEY_SHAPE.fullmatch(key):
+        raise RefusedError("that is no OpenAI key: one starts with sk- and has no spaces; see platform.openai.com")
+    client = boto3.client("secretsmanager", region_name=_config(stack).get("aws:region"))
+    try:
+        client.put_secret_value(SecretId=name, SecretString=key)
+    except (BotoCoreError, ClientError) as error:
+        raise RefusedError(f"the key was not stored in {name}: {error}") from None
+    print(f"Stored in {name}. Running tasks use it within a minute.")
+    return 0
+
+
+def _ready(stack: str) -> str:
+    """The pulumi command, once the stack is known to exist and its account to be the one that is signed in."""
+    config = _config(stack)
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise RefusedError(
+            f"the pulumi command is not on PATH; install it: {INSTALL_PAGE} (make up and make plan work without it)"
+        )
+    _check_account(stack, config)
+    return pulumi
+
+
+def _config(stack: str) -> dict[str, Any]:
+    folder = ROOT / "stacks"
+    known = sorted(path.name.split(".")[1] for path in folder.glob("Pulumi.*.yaml"))
+    if stack not in known:
+        raise RefusedError(f"there is no stack {stack!r}; stacks that exist: {', '.join(known)}")
+    config: dict[str, Any] = (yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
+    return config
+
+
+def _check_account(stack: str, config: dict[str, Any]) -> None:
+    """Refuses when the signed-in account is not one the stack allows. The provider would too, but minutes later."""
+    file = f"stacks/Pulumi.{stack}.yaml"
+    allowed = [str(account) for account in config.get("aws:allowedAccountIds") or []]
+    if not allowed:
+        raise RefusedError(f"{file} has no aws:allowedAccountIds; name the account that the stack may go to")
+    try:
+        account = boto3.client("sts", region_name=config.get("aws:region")).get_caller_identity()["Account"]
+    except (BotoCoreError, ClientError) as error:
+        raise RefusedError(f"AWS does not know who you are ({error}); sign in, perhaps by: aws sso login") from None
+    if account not in allowed:
+        raise RefusedError(
+            f"you are signed in to account {account}, and stack {stack!r} may go to {', '.join(allowed)} only; "
+            f"switch accounts, or edit aws:allowedAccountIds in {file}"
+        )
+
+
+def _initialise(pulumi: str, stack: str) -> None:
+    """Makes a stack. `pulumi stack init` rewrites the stack file it finds, so it runs in a folder that has none."""
+    name = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"]
+    with tempfile.TemporaryDirectory(prefix="prodkit-stack-") as folder:
+        (Path(folder) / "Pulumi.yaml").write_text(yaml.safe_dump({"name": name, "runtime": "python"}))
+        if _run(pulumi, "stack", "init", stack, cwd=folder).returncode:
+            raise RefusedError(f"pulumi could not make stack {stack!r}; its message is above")
+
+
+def _outputs(pulumi: str, stack: str) -> dict[str, Any]:
+    done = _run(pulumi, "stack", "output", "--json", "--stack", stack, capture_output=True, text=True)
+    if done.returncode:
+        raise RefusedError(f"pulumi cannot read stack {stack!r}: {done.stderr.strip()}")
+    outputs: dict[str, Any] = json.loads(done.stdout)
+    return outputs
+
+
+def _run(*command: str, cwd: str | Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, **options)  # noqa: S603 - a list, no shell; the stack's name was looked up
+
+
+if __name__ == "__main__":
+    sys.exit(main())

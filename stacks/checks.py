@@ -1,0 +1,208 @@
+"""What makes a stack's settings impossible or dangerous. Each check yields one sentence: key, value and fix."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from components._args import LOG_RETENTION_DAYS
+from components._cidr import refuse_overlap
+from components._fargate import check_size
+from components._timeouts import derive
+from components.cache import CacheMode
+from components.network import Nat
+from stacks.keys import setting_key
+
+if TYPE_CHECKING:
+    from stacks.settings import Settings
+
+US_REGIONS: Final = ("us-east-1", "us-east-2", "us-west-1", "us-west-2")
+# Zones that a new account gets; https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
+ZONES_IN_SMALL_REGIONS: Final = {"us-west-1": 2}
+MOST_ZONES: Final = 3
+
+# field -> lowest, highest, unit
+RANGES: Final = {
+    "web_min_tasks": (1, 1000, "tasks"),
+    "web_max_tasks": (1, 1000, "tasks"),
+    "web_target_in_flight": (1, 10_000, "requests"),
+    "worker_min_tasks": (0, 1000, "tasks"),
+    "worker_max_tasks": (1, 1000, "tasks"),
+    "worker_target_backlog": (1, 10_000, "messages"),
+    "worker_spot_percent": (0, 100, "percent"),
+    "zone_count": (2, MOST_ZONES, "zones"),
+    "monthly_budget_usd": (1, 1_000_000, "USD"),
+    "token_budget_usd": (1, 10_000_000, "USD"),
+}
+# field -> pattern, what it looks like
+PATTERNS: Final = {
+    "region": (r"[a-z]{2}(-[a-z]+)+-\d", "an AWS region such as us-east-1"),
+    "image_uri": (r"\S+@sha256:[0-9a-f]{64}", "an image by digest such as repository@sha256:<64 hex digits>"),
+    "vpc_id": (r"vpc-[0-9a-f]{8,17}", "a VPC id such as vpc-0123456789abcdef0"),
+    "cache_node_type": (r"cache\.[a-z0-9]+\.[a-z0-9]+", "a node type such as cache.t4g.small"),
+    "domain_name": (
+        r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}",
+        "a domain in small letters such as ai.example.com",
+    ),
+    "hosted_zone_id": (r"Z[A-Z0-9]{8,31}", "a Route 53 zone id such as Z0123456789ABCDEFGHIJ"),
+    "certificate_arn": (
+        r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]+",
+        "an ACM certificate's ARN in the stack's region",
+    ),
+    "anomaly_monitor_arn": (
+        r"arn:aws[a-z-]*:ce::\d{12}:anomalymonitor/[0-9a-f-]+",
+        "a Cost Anomaly Detection monitor's ARN",
+    ),
+}
+# list field -> pattern of each item, what it looks like
+ITEM_PATTERNS: Final = {
+    "account_ids": (r"\d{12}", 'quoted twelve-digit account ids such as "123456789012"'),
+    "alert_emails": (r"[^@\s,]+@[^@\s,]+\.[^@\s,.]+", "addresses such as oncall@example.com"),
+    "interface_endpoints": (r"[a-z][a-z0-9.-]*", "short service names such as secretsmanager"),
+    "public_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
+    "private_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
+}
+_REQUIRED_LISTS: Final = {
+    "account_ids": "name the accounts this stack may be deployed to, or the wrong one is deployed to one day",
+    "alert_emails": "name at least one address, or alarms reach nobody",
+}
+
+
+def problems(settings: "Settings") -> Iterator[str]:
+    """Every reason to refuse the settings."""
+    shape = [*_ranges(settings), *_patterns(settings), *_lists(settings)]
+    yield from shape
+    yield from _region(settings)
+    yield from _sizes(settings)
+    if not shape:  # what follows compares values that have the right shape
+        yield from _network(settings)
+        yield from _adopted_network(settings)
+        yield from _domain(settings)
+    yield from _other_values(settings)
+
+
+def _named(settings: "Settings", field: str) -> str:
+    """`prodkit:key=value` as it would be written in the stack file."""
+    value: Any = getattr(settings, field)
+    shown = value.value if hasattr(value, "value") else list(value) if isinstance(value, tuple) else value
+    text = str(shown).lower() if isinstance(shown, bool) else repr(shown) if shown == "" else str(shown)
+    return f"{setting_key(field)}={text}"
+
+
+def _ranges(settings: "Settings") -> Iterator[str]:
+    for field, (low, high, unit) in RANGES.items():
+        if not low <= getattr(settings, field) <= high:
+            yield f"{_named(settings, field)} is out of range; choose {low} to {high} {unit}"
+
+
+def _patterns(settings: "Settings") -> Iterator[str]:
+    for field, (pattern, example) in PATTERNS.items():
+        value = getattr(settings, field)
+        if value and not re.fullmatch(pattern, value):
+            yield f"{_named(settings, field)} has the wrong form; write {example}"
+
+
+def _lists(settings: "Settings") -> Iterator[str]:
+    for field, (pattern, example) in ITEM_PATTERNS.items():
+        items = getattr(settings, field)
+        wrong = [item for item in items if not re.fullmatch(pattern, item)]
+        if wrong:
+            yield f"{_named(settings, field)} has the wrong form at {wrong[0]!r}; write {example}"
+        if len(set(items)) < len(items):
+            yield f"{_named(settings, field)} says something twice; remove the repetition"
+    for field, fix in _REQUIRED_LISTS.items():
+        if not getattr(settings, field):
+            yield f"{_named(settings, field)} is empty; {fix}"
+
+
+def _region(settings: "Settings") -> Iterator[str]:
+    zones = ZONES_IN_SMALL_REGIONS.get(settings.region, MOST_ZONES)
+    if settings.zone_count > zones:
+        yield (
+            f"{_named(settings, 'zone_count')} is more than the {zones} zones of {settings.region}; "
+            f"set it to {zones} or choose another region"
+        )
+    if settings.region not in US_REGIONS and not settings.allow_non_us_region:
+        yield (
+            f"{_named(settings, 'region')} is outside the US, where the OpenAI API is served: each call would cross an "
+            "ocean (roughly 80-250 ms more a round trip) and prompts would leave the region where your data resides; "
+            f"choose {', '.join(US_REGIONS)}, or accept both with prodkit:allowNonUsRegion=true"
+        )
+
+
+def _sizes(settings: "Settings") -> Iterator[str]:
+    for role in ("web", "worker"):
+        cpu, memory = f"{role}_cpu", f"{role}_memory_mib"
+        try:
+            check_size(getattr(settings, cpu), getattr(settings, memory))
+        except ValueError as error:
+            yield f"{_named(settings, cpu)}, {_named(settings, memory)}: {error}"
+        low, high = f"{role}_min_tasks", f"{role}_max_tasks"
+        if getattr(settings, low) > getattr(settings, high):
+            yield f"{_named(settings, low)} is more than {_named(settings, high)}; raise the second or lower the first"
+
+
+def _network(settings: "Settings") -> Iterator[str]:
+    try:
+        refuse_overlap(settings.vpc_cidr, settings.reserved_cidrs)
+    except ValueError as error:
+        yield f"{_named(settings, 'vpc_cidr')} {error}"
+
+
+def _adopted_network(settings: "Settings") -> Iterator[str]:
+    if not settings.vpc_id:
+        for field in ("public_subnet_ids", "private_subnet_ids"):
+            if getattr(settings, field):
+                yield f"{_named(settings, field)} needs prodkit:vpcId; set it, or remove the subnets"
+        return
+    if len(settings.public_subnet_ids) < 2:
+        yield f"{_named(settings, 'public_subnet_ids')} is too few; a balancer needs two subnets in two zones"
+    if settings.private_subnet_ids and settings.nat is Nat.NONE:
+        yield (
+            f"{_named(settings, 'nat')} with prodkit:privateSubnetIds: a private subnet without NAT cannot "
+            "reach OpenAI; set prodkit:nat to what the VPC has (single or per_az), or leave out the private subnets"
+        )
+    if not settings.private_subnet_ids and settings.nat is not Nat.NONE:
+        yield (
+            f"{_named(settings, 'nat')} with an existing VPC needs prodkit:privateSubnetIds; "
+            "set them, or set prodkit:nat to none to run tasks in the public subnets"
+        )
+
+
+def _domain(settings: "Settings") -> Iterator[str]:
+    ways = [field for field in ("certificate_arn", "hosted_zone_id", "create_hosted_zone") if getattr(settings, field)]
+    if settings.domain_name:
+        if len(ways) != 1:
+            found = " and ".join(_named(settings, field) for field in ways) or "none"
+            yield (
+                f"{_named(settings, 'domain_name')} needs exactly one of prodkit:hostedZoneId, "
+                f"prodkit:createHostedZone and prodkit:certificateArn, found {found}; set one"
+            )
+        if settings.allow_plain_http:
+            yield f"{_named(settings, 'allow_plain_http')} contradicts prodkit:domainName; remove one of them"
+        return
+    for field in ways:
+        yield f"{_named(settings, field)} needs prodkit:domainName; set it"
+    if not settings.allow_plain_http:
+        yield (
+            f"{_named(settings, 'domain_name')} means no TLS; set a domain, or accept that keys and prompts cross the "
+            "internet in clear with prodkit:allowPlainHttp=true (for dev only)"
+        )
+
+
+def _other_values(settings: "Settings") -> Iterator[str]:
+    try:
+        derive(settings.max_stream_seconds)
+    except ValueError as error:
+        yield f"{_named(settings, 'max_stream_seconds')}: {error}"
+    if settings.log_retention_days not in LOG_RETENTION_DAYS:
+        nearest = min(LOG_RETENTION_DAYS, key=lambda days: abs(days - settings.log_retention_days))
+        yield f"{_named(settings, 'log_retention_days')} is not a period CloudWatch has; the nearest is {nearest}"
+    url = urlsplit(settings.openai_base_url)
+    if url.scheme != "https" or not url.hostname or settings.openai_base_url.endswith("/") or url.query or url.username:
+        yield (
+            f"{_named(settings, 'openai_base_url')} is not an https address without user, query and final slash; "
+            "write one such as https://api.openai.com/v1"
+        )
+    if settings.cache_mode is CacheMode.REPLICATED and not settings.cache_node_type:
+        yield f"{_named(settings, 'cache_node_type')} is empty; write a node type such as cache.t4g.small"

@@ -1,0 +1,67 @@
+"""What a task is told. The names are the ones that `app/settings.py` reads; a test compares the two sides."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import pulumi
+
+from components import _timeouts
+
+if TYPE_CHECKING:
+    from components.api_key import ApiKey
+    from components.cache import Cache
+    from components.model_config import ModelConfig
+    from components.queue import Queue
+    from components.storage import Storage
+    from stacks.settings import Settings
+
+PORT = 8080
+HEALTH_PATH = "/health/ready"
+# A message stays hidden this long from other workers; one document is chunked and embedded well within it.
+JOB_SECONDS = 300
+
+
+class Service(StrEnum):
+    """What a task of the image does: the word after `python -m app`, and a metric dimension."""
+
+    WEB = "web"
+    WORKER = "worker"
+
+    @property
+    def command(self) -> list[str]:
+        """Command of the container."""
+        return ["python", "-m", "app", self.value]
+
+
+def task_environment(
+    service: Service,
+    settings: "Settings",
+    api_key: "ApiKey",
+    storage: "Storage",
+    queue: "Queue",
+    cache: "Cache",
+    models: "ModelConfig",
+) -> Mapping[str, pulumi.Input[str]]:
+    """Every variable a task definition sets. No secret: the OpenAI key is read at run time from where the ARN says."""
+    return {
+        "PRODKIT_STACK": settings.stack,
+        "PRODKIT_SERVICE": service.value,
+        "PRODKIT_PORT": str(PORT),
+        "PRODKIT_LOG_LEVEL": "info",
+        "PRODKIT_OPENAI_BASE_URL": settings.openai_base_url,
+        "PRODKIT_OPENAI_SECRET_ARN": api_key.secret_arn,
+        "PRODKIT_STATE_TABLE": storage.state_table,
+        "PRODKIT_LEDGER_TABLE": storage.ledger_table,
+        "PRODKIT_DOCUMENTS_BUCKET": storage.documents_bucket,
+        "PRODKIT_QUEUE_URL": queue.url,
+        "PRODKIT_CACHE_ENDPOINT": cache.endpoint,
+        "PRODKIT_CACHE_AUTH": "iam",
+        "PRODKIT_CACHE_USER": cache.user_name,
+        "PRODKIT_CACHE_NAME": cache.name,
+        "PRODKIT_CACHE_MODE": cache.mode,
+        "PRODKIT_APPCONFIG_APPLICATION": models.application_id,
+        "PRODKIT_APPCONFIG_ENVIRONMENT": models.environment_id,
+        "PRODKIT_APPCONFIG_PROFILE": models.profile_id,
+        **_timeouts.derive(settings.max_stream_seconds).environment(),
+    }
