@@ -60,6 +60,11 @@ class Ask:
         return self.body.get("stream") is True
 
     @property
+    def obfuscates(self) -> bool:
+        """Whether a stream hides the length of its tokens, which is so unless the caller turned it off."""
+        return (self.body.get("stream_options") or {}).get("include_obfuscation") is not False
+
+    @property
     def prompt(self) -> str:
         """Everything the model reads, in order: tools, then turns."""
         tools = [f"tool {tool.name} {tool.parameters}" for tool in self.tools]

@@ -158,7 +158,7 @@ def _message(answer: Answer) -> dict[str, Any]:
     return message
 
 
-def events(ask: Ask, answers: list[Answer], cached: Cached, obfuscate: bool) -> Iterator[Event]:
+def events(ask: Ask, answers: list[Answer], cached: Cached) -> Iterator[Event]:
     """The chunks of a streamed completion, the usage chunk when asked for, and `[DONE]`."""
     shell = _shell(ask, "chat.completion.chunk")
     with_usage = bool((ask.body.get("stream_options") or {}).get("include_usage"))
@@ -166,7 +166,7 @@ def events(ask: Ask, answers: list[Answer], cached: Cached, obfuscate: bool) -> 
 
     def chunk(index: int, delta: dict[str, Any], finish: str | None = None, piece: str | None = None) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-        extra = {} if piece is None else padding(piece, obfuscate)
+        extra = {} if piece is None else padding(piece, ask.obfuscates)
         return _data(shell | {"choices": [choice]} | rest | extra, 0 if piece is None else 1)
 
     for index, answer in enumerate(answers):

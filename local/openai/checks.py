@@ -202,6 +202,8 @@ def check_model(body: Mapping[str, Any], model: Model, effort_name: str, effort:
     for name in ("temperature", "top_p", "top_logprobs"):
         if not model.sampling and body.get(name) not in (None, 0 if name == "top_logprobs" else 1):
             raise unsupported_parameter(name)
+    if body.get("top_logprobs"):
+        raise not_simulated("top_logprobs")
     return effort or model.default_effort
 
 

@@ -8,10 +8,10 @@ from collections import Counter
 from typing import Any
 
 from local.openai import checks
-from local.openai.answers import terms
 from local.openai.ask import count_tokens
 from local.openai.errors import bad
 from local.openai.models import Model
+from local.openai.sources import terms
 
 _MOST_ITEMS = 2_048
 _MOST_TOKENS = 300_000

@@ -14,7 +14,7 @@ _JSON_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}}
 def read(body: dict[str, Any], model: Model, earlier: list[Turn]) -> Ask:
     """Check a request body and say what it asks; `earlier` are the turns of `previous_response_id`."""
     checks.check(body, checks.RESPONSES, "model", "input")
-    if body.get("prompt_cache_options", {}).get("prewarm"):
+    if (body.get("prompt_cache_options") or {}).get("prewarm"):
         raise not_simulated("prompt_cache_options.prewarm")
     effort = checks.check_model(body, model, "reasoning.effort", (body.get("reasoning") or {}).get("effort"))
     checks.check_output_cap("max_output_tokens", body.get("max_output_tokens"), model)

@@ -91,36 +91,31 @@ def running(
 ) -> Iterator[Running]:
     """Serve a simulator in a thread while the block runs; port 0 takes a free port. Options as in `Options`."""
     options = Options(speed, seed, rpm, tpm, today, clock or RealClock())
-    with _listen(host, port) as api, _listen(host, admin_port) as admin:
-        addresses = [f"http://{host}:{sock.getsockname()[1]}" for sock in (api, admin)]
-        loop_ready: threading.Event = threading.Event()
-        stop: list[Any] = []
-
-        async def serve() -> None:
-            simulator = Simulator(options)
-            servers = [_server(Api(simulator)), _server(create_admin(simulator))]
-            ended = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            stop.append(lambda: loop.call_soon_threadsafe(ended.set))
-            tasks = [
-                asyncio.ensure_future(server.serve([sock])) for server, sock in zip(servers, (api, admin), strict=True)
-            ]
-            loop_ready.set()
-            await ended.wait()
-            for server in servers:
-                server.should_exit = True
-                for task in server.server_state.tasks:
-                    task.cancel()
-            await asyncio.gather(*tasks)
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()), name="openai-simulator", daemon=True)
+    simulator = Simulator(options)
+    servers = [_server(Api(simulator)), _server(create_admin(simulator))]
+    with contextlib.ExitStack() as open_now:
+        sockets = [open_now.enter_context(_listen(host, number)) for number in (port, admin_port)]
+        runner = open_now.enter_context(asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()))
+        ended = asyncio.Event()
+        thread = threading.Thread(target=runner.run, args=(_serve(servers, sockets, ended),), name="openai-simulator")
+        loop = runner.get_loop()
         thread.start()
-        loop_ready.wait()
         try:
-            yield Running(*addresses)
+            yield Running(*(f"http://{host}:{sock.getsockname()[1]}" for sock in sockets))
         finally:
-            stop[0]()
+            loop.call_soon_threadsafe(ended.set)
             thread.join()
+
+
+async def _serve(servers: list[uvicorn.Server], sockets: list[socket.socket], ended: asyncio.Event) -> None:
+    """Serve until `ended`; what is in flight then is broken off."""
+    serving = [asyncio.ensure_future(server.serve([sock])) for server, sock in zip(servers, sockets, strict=True)]
+    await ended.wait()
+    for server in servers:
+        server.should_exit = True
+        for task in server.server_state.tasks:
+            task.cancel()
+    await asyncio.gather(*serving)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 
+from local.openai.clock import Clock
 from local.openai.errors import ApiError
 from local.openai.events import Event
 from local.openai.faults import Fault
 from local.openai.journal import Entry
 from local.openai.latency import Pace
-from local.openai.state import Simulator
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
@@ -20,8 +20,8 @@ _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway
 class Wire:
     """Sends one answer and writes into the journal entry what was sent."""
 
-    def __init__(self, simulator: Simulator, entry: Entry, send: Send, transport: asyncio.Transport) -> None:
-        self._clock = simulator.clock
+    def __init__(self, clock: Clock, entry: Entry, send: Send, transport: asyncio.Transport) -> None:
+        self._clock = clock
         self._entry = entry
         self._send = send
         self._transport = transport
