@@ -88,3 +88,56 @@ def use_key(key_arn: Text, via: Sequence[Text], *, write: bool = True) -> Docume
     """
     actions = ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"]
     return statement(actions, key_arn, sid="UseKey", conditions={"StringEquals": {"kms:ViaService": list(via)}})
+
+
+def log_delivery(bucket_arn: pulumi.Output[str], account_id: Text) -> list[Document]:
+    """The statements of a log bucket's policy: load balancers and S3 of this account write access logs, nobody reads.
+
+    Load balancers write under `AWSLogs/` after any prefix, S3 under `s3/`.
+    """
+    prefix = pulumi.Output.format
+    return [
+        # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html
+        statement(
+            ["s3:PutObject"],
+            [
+                prefix("{0}/AWSLogs/{1}/*", bucket_arn, account_id),
+                prefix("{0}/*/AWSLogs/{1}/*", bucket_arn, account_id),
+            ],
+            sid="LoadBalancersWrite",
+            principal={"Service": "logdelivery.elasticloadbalancing.amazonaws.com"},
+        ),
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
+        statement(
+            ["s3:PutObject"],
+            prefix("{0}/s3/*", bucket_arn),
+            sid="BucketsWrite",
+            principal={"Service": "logging.s3.amazonaws.com"},
+            conditions={"StringEquals": {"aws:SourceAccount": account_id}},
+        ),
+    ]
+
+
+def account_only(service: str, account_id: Text, region: Text) -> Document:
+    """The policy of a gateway endpoint (`s3` or `dynamodb`): only what this account owns can be reached through it.
+
+    So a task that was broken into cannot copy documents to a stranger's bucket on this way. Principal and resource
+    are `*` because the condition decides; image layers are the exception, which lie in buckets of ECR's
+    (https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html#ecr-minimum-s3-perms).
+    """
+    own = statement(
+        [f"{service}:*"],
+        "*",
+        sid="WhatThisAccountOwns",
+        principal="*",
+        conditions={"StringEquals": {"aws:ResourceAccount": account_id}},
+    )
+    if service != "s3":
+        return document(own)
+    layers = statement(
+        ["s3:GetObject"],
+        pulumi.Output.format("arn:aws:s3:::prod-{0}-starport-layer-bucket/*", region),
+        sid="ImageLayers",
+        principal="*",
+    )
+    return document(own, layers)
