@@ -138,8 +138,10 @@ class Spend:
             await self._task  # it ends after the write it is in: one that is cut off might count twice
             self._task = None
         deadline = self._clock() + STOP_SECONDS
-        while not await self.flush() and self._clock() < deadline:
+        done = await self.flush()
+        while not done and self._clock() < deadline:
             await asyncio.sleep(FLUSH_SECONDS / 2 if self._failures else 0)
+            done = await self.flush()
         for (tenant, month), batch in self._batches.items():
             self._log_unwritten(tenant, month, batch.amount)
         for (tenant, month), amount in self._pending.items():
