@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from app.keys import Identity
 
 
-class ByteStream(AsyncIterator[bytes], Protocol):
-    """The bytes of a streamed answer, whole server-sent events at a time."""
+class ByteStream(Protocol):
+    """The bytes of a streamed answer, whole server-sent events at a time: an AsyncIterator[bytes] that closes."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None:
         """Stop: the upstream connection is closed at once and what arrived is accounted. May be called twice."""
