@@ -1,6 +1,8 @@
 """Runs a piece of a Pulumi program under the SDK's mocks and keeps every registration with what the mocks drop."""
 
 import asyncio
+import importlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pulumi
 from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
@@ -91,6 +94,23 @@ class Recording:
         """Names of the custom resources that are not children of the only component of that type."""
         urn = self.one(component_type).urn
         return [r.name for r in self.resources if r.custom and r.parent != urn]
+
+
+def untagged(recording: Recording, tags: Mapping[str, str]) -> list[str]:
+    """Names of the resources that take tags and did not get all of `tags`."""
+    return [
+        f"{resource.type} {resource.name}"
+        for resource in recording.resources
+        if _takes_tags(resource.type) and not tags.items() <= resource.inputs.get("tags", {}).items()
+    ]
+
+
+def _takes_tags(type_: str) -> bool:
+    if not type_.startswith("aws:"):
+        return False
+    module, kind = type_.removeprefix("aws:").partition("/")[0], type_.rpartition(":")[2]
+    made = getattr(importlib.import_module(f"pulumi_aws.{module}"), kind)
+    return "tags" in inspect.signature(made._internal_init).parameters
 
 
 class _Mocks(mocks.Mocks):
@@ -191,6 +211,14 @@ def record(
         mocks.set_mocks(monitor.mocks, project="prodkit", stack="test", preview=preview, monitor=monitor)
         loop.run_until_complete(run_pulumi_func(program))
     return monitor.recording
+
+
+def resolved(record: Record, make: Callable[[], pulumi.Output[str]]) -> Any:
+    """The JSON text that `make` returns as an output, as a value."""
+    texts: list[str] = []
+    record(lambda: make().apply(texts.append))
+    assert texts, "the output is not known"
+    return json.loads(texts[0])
 
 
 @contextmanager
