@@ -117,7 +117,7 @@ def _lists(settings: "Settings") -> Iterator[str]:
 
 def _region(settings: "Settings") -> Iterator[str]:
     zones = ZONES_IN_SMALL_REGIONS.get(settings.region, MOST_ZONES)
-    if settings.zone_count > zones:
+    if zones < settings.zone_count <= MOST_ZONES:
         yield (
             f"{_named(settings, 'zone_count')} is more than the {zones} zones of {settings.region}; "
             f"set it to {zones} or choose another region"
@@ -198,11 +198,19 @@ def _other_values(settings: "Settings") -> Iterator[str]:
     if settings.log_retention_days not in LOG_RETENTION_DAYS:
         nearest = min(LOG_RETENTION_DAYS, key=lambda days: abs(days - settings.log_retention_days))
         yield f"{_named(settings, 'log_retention_days')} is not a period CloudWatch has; the nearest is {nearest}"
-    url = urlsplit(settings.openai_base_url)
-    if url.scheme != "https" or not url.hostname or settings.openai_base_url.endswith("/") or url.query or url.username:
+    if not _is_api_address(settings.openai_base_url):
         yield (
             f"{_named(settings, 'openai_base_url')} is not an https address without user, query and final slash; "
             "write one such as https://api.openai.com/v1"
         )
     if settings.cache_mode is CacheMode.REPLICATED and not settings.cache_node_type:
         yield f"{_named(settings, 'cache_node_type')} is empty; write a node type such as cache.t4g.small"
+
+
+def _is_api_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+    except ValueError:  # such as an unfinished IPv6 address
+        return False
+    extras = url.query or url.fragment or url.username or text.endswith("/")
+    return url.scheme == "https" and bool(url.hostname) and not extras
