@@ -1,5 +1,6 @@
-"""A stack's settings are typed, have one default each, and every impossible value is refused before anything registers."""
+"""Settings are typed, have one default each, and what is impossible is refused before anything registers."""
 
+import contextlib
 import re
 from dataclasses import FrozenInstanceError, fields
 from enum import Enum
@@ -25,7 +26,7 @@ CONFIG_FIELDS = [field.name for field in fields(Settings) if field.name != "stac
 
 
 def values(stack: str = "dev", **changes: str) -> dict[str, str]:
-    """A stack's configuration as text, with changes by camelCase key (`aws_region` stands for `aws:region`)."""
+    """A stack's configuration as text, with changes by camelCase key."""
     known = {key: setting.value for key, setting in PROJECT.settings(stack).items()}
     return {**known, **{f"prodkit:{key}": value for key, value in changes.items()}}
 
@@ -148,6 +149,10 @@ REFUSED = {
         {"imageUri": "repo:latest"},
         "prodkit:imageUri=repo:latest has the wrong form; write an image by digest",
     ),
+    "broken OpenAI address": (
+        {"openaiBaseUrl": "https://["},
+        "prodkit:openaiBaseUrl=https://[ is not an https address",
+    ),
     "plain OpenAI address": ({"openaiBaseUrl": "http://api.openai.com/v1"}, "prodkit:openaiBaseUrl="),
     "OpenAI address with a slash": (
         {"openaiBaseUrl": "https://api.openai.com/v1/"},
@@ -268,9 +273,7 @@ def test_only_pairs_that_fargate_offers_are_accepted(cpu: int, memory: int) -> N
 
 
 @given(st.sampled_from(CONFIG_FIELDS), st.text(max_size=12))
-def test_any_text_is_accepted_or_refused_by_its_key(field: str, text: str) -> None:
+def test_no_text_breaks_the_reader(field: str, text: str) -> None:
     key = setting_key(field)
-    try:
-        parse("dev", {**values(), key: text})
-    except SettingsError as error:
-        assert all("prodkit:" in problem for problem in error.problems)
+    with contextlib.suppress(SettingsError):
+        assert parse("dev", {**values(), key: text}).stack == "dev"
