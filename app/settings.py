@@ -175,7 +175,7 @@ class _Reader:
                 raise ValueError(f"is not one of {', '.join(choices)}")
             return text
 
-        return self.value(name, parse, choices[0])
+        return self.value(name, parse, "")
 
     def integer(self, name: str, least: int, most: int) -> int:
         def parse(text: str) -> int:
