@@ -1,0 +1,1 @@
+"""The replaceable product on the gateway: documents, retrieval and answers with citations."""

@@ -1,0 +1,36 @@
+"""The way from product code to the models: the official client on the pipeline, loaded when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from app.keys import Identity
+    from app.sdk import Runs
+
+
+class Gateway:
+    """Makes clients that speak for one identity."""
+
+    def __init__(self, pipeline: Runs) -> None:
+        self._pipeline = pipeline
+        self._loaded = False
+
+    async def client(self, identity: Identity, request_id: str) -> AsyncOpenAI:
+        """A client for one request of the product; close it with `async with`. The first one takes a second."""
+        if not self._loaded:
+            # In a thread: the streams that are open go on meanwhile.
+            await asyncio.to_thread(_load)
+            self._loaded = True
+        from app import sdk
+
+        return sdk.client(self._pipeline, identity, request_id)
+
+
+def _load() -> None:
+    import_module("app.sdk")
+    import_module("openai.resources.responses")  # which the client itself would import at the first use
