@@ -9,6 +9,8 @@ from typing import Any
 
 import pulumi
 
+from components import _metrics
+
 # Load per task above the target, as a share of the target -> growth in percent that brings the load back under it. The
 # last step has no upper bound: past four times the target the next evaluation, half a minute later, grows again.
 _GROWTH = ((0.0, 25), (0.25, 50), (0.5, 100), (1.0, 300))
@@ -17,7 +19,7 @@ _GROWTH = ((0.0, 25), (0.25, 50), (0.5, 100), (1.0, 300))
 SCALE_IN_SHARE = 0.4
 SHRINK_PERCENT = 10
 
-SCALE_OUT_PERIOD_SECONDS = 10  # the resolution of the in-flight metric; other periods below a minute are 20 and 30
+SCALE_OUT_PERIOD_SECONDS = _metrics.INTERVAL_SECONDS
 SCALE_OUT_PERIODS = 3
 SCALE_OUT_COOLDOWN_SECONDS = 30
 SCALE_IN_PERIOD_SECONDS = 60
@@ -25,7 +27,7 @@ SCALE_IN_PERIODS = 10
 SCALE_IN_COOLDOWN_SECONDS = 300
 
 # Percent of what the tasks have, at which a service grows whatever its own metric says.
-GUARDS = {"ECSServiceAverageCPUUtilization": 70, "ECSServiceAverageMemoryUtilization": 80}
+GUARDS = {"cpu": ("ECSServiceAverageCPUUtilization", 70), "memory": ("ECSServiceAverageMemoryUtilization", 80)}
 GUARD_COOLDOWN_SECONDS = 60
 
 
@@ -103,11 +105,12 @@ def load_rules(target: int) -> tuple[LoadRule, LoadRule]:
     return grow, shrink
 
 
-def guard(metric: str) -> dict[str, Any]:
+def guard(what: str) -> dict[str, Any]:
     """Target tracking that only grows: what shrinks is decided by the metric that says how much work there is."""
+    metric, percent = GUARDS[what]
     return {
         "predefined_metric_specification": {"predefined_metric_type": metric},
-        "target_value": GUARDS[metric],
+        "target_value": percent,
         "disable_scale_in": True,
         "scale_in_cooldown": SCALE_IN_COOLDOWN_SECONDS,
         "scale_out_cooldown": GUARD_COOLDOWN_SECONDS,

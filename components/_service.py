@@ -39,12 +39,14 @@ def check_service(component: str, args: Mapping[str, Any], args_type: type) -> d
         check_size(args["cpu"], args["memory_mib"])
     except ValueError as problem:
         raise ValueError(f"{component}: {problem}") from None
-    given = dict(args)
+    # A program in another language sends its numbers as floats, and "512.0" is no size.
+    given = {**args, "cpu": int(args["cpu"]), "memory_mib": int(args["memory_mib"])}
     for field, (default, low, high, unit) in _NUMBERS.items():
         given[field] = checked(component, field, given.get(field, default), between(low, high, unit))
     for field, problem_of in _TARGETS.items():
         if given.get(field) is not None:
             checked(component, field, given[field], problem_of)
+            given[field] = int(given[field])
     if given["min_tasks"] > given["max_tasks"]:
         raise ValueError(
             f"{component}: min_tasks={given['min_tasks']} is more than max_tasks={given['max_tasks']}; raise max_tasks."
@@ -71,9 +73,9 @@ def _check_pairs(component: str, args: Mapping[str, Any]) -> None:
 
 def _check_connections(component: str, args: Mapping[str, Any]) -> None:
     names = [connection.get("name") for connection in args.get("connections", ())]
-    if len(set(names)) < len(names) or "requests" in names:
+    if len(set(names)) < len(names) or {"requests", "https"} & set(names):
         raise ValueError(
-            f"{component}: connections={names} must have a name each, once, and not 'requests'; rename one of them."
+            f"{component}: connections={names} must have a name each, once, and not 'requests' or 'https'; rename one."
         )
 
 

@@ -45,8 +45,7 @@ class ContainerServiceArgs(TypedDict):
     subnet_ids: pulumi.Input[Sequence[pulumi.Input[str]]]
     """Subnets of the tasks, in at least two zones for a service that must survive one."""
     assign_public_ip: pulumi.Input[bool]
-    """Give each task a public address. Needed in public subnets to reach anything at all; the security group lets no
-    one in through it."""
+    """Give each task a public address: needed in public subnets to reach anything; the group lets no one in by it."""
     image: pulumi.Input[str]
     """Image with its digest, `<repository>@sha256:<64 hex digits>`: a tag can change between two tasks."""
     command: Sequence[str]
@@ -56,8 +55,8 @@ class ContainerServiceArgs(TypedDict):
     policies: NotRequired[Mapping[str, pulumi.Input[str]]]
     """Grants of the running app, name to IAM policy (JSON); default none. Names known before deployment."""
     execution_policies: NotRequired[Mapping[str, pulumi.Input[str]]]
-    """Grants of the agent that starts tasks, such as pulling the image from a private repository: name to IAM policy
-    (JSON); default none, which is enough for public images. Names known before deployment."""
+    """Grants of the agent that starts tasks, such as pulling a private image: name to IAM policy (JSON); default none,
+    enough for public images. Names known before deployment."""
     cpu: int
     """CPU units of a task, 1024 a vCPU; one of Fargate's sizes. Known before deployment."""
     memory_mib: int
@@ -75,29 +74,27 @@ class ContainerServiceArgs(TypedDict):
     """Requests in flight that one task carries well: above it the service grows, far below it shrinks. This or
     `target_backlog_per_task`. Known before deployment."""
     target_backlog_per_task: NotRequired[int]
-    """Waiting messages for each task that are acceptable; the service grows and shrinks to keep it. Needs `queue_name`
-    and a cluster with Container Insights. Known before deployment."""
+    """Waiting messages for each task; the service grows and shrinks to keep it. Needs `queue_name` and a cluster with
+    Container Insights. Known before deployment."""
     queue_name: NotRequired[pulumi.Input[str]]
     """SQS queue that the tasks work on."""
     stop_timeout_seconds: pulumi.Input[int]
     """Seconds between SIGTERM and SIGKILL, 2-120; longer than the app's own drain."""
     deployment_seconds: NotRequired[int]
-    """A deployment that takes longer than this has failed, 60-14400; default 1800. Must exceed the time that leaving
-    tasks wait for their streams. Known before deployment."""
+    """Seconds after which a deployment has failed, 60-14400; default 1800. Known before deployment."""
     port: NotRequired[pulumi.Input[int]]
     """Port that the container listens on; default 8080."""
     health_check_command: NotRequired[Sequence[str]]
     """Command in the container that fails when the app is dead; default `CMD python -m app health`."""
     target_group_arn: NotRequired[pulumi.Input[str]]
-    """Target group that sends requests to the tasks; together with `load_balancer_security_group_id`. Whether it is set
-    is known before deployment."""
+    """Target group that sends requests, with `load_balancer_security_group_id`. Whether it is set is known before
+    deployment."""
     load_balancer_security_group_id: NotRequired[pulumi.Input[str]]
     """Security group of the balancer: the only one that may connect to the tasks."""
     connections: NotRequired[Sequence[ConnectionArgs]]
     """What the tasks connect to inside of the VPC besides HTTPS anywhere; default nothing. Known before deployment."""
     cluster_arn: NotRequired[pulumi.Input[str]]
-    """ECS cluster to run in; default: a new one. Together with `cluster_name`. Whether it is set is known before
-    deployment."""
+    """ECS cluster to run in, with `cluster_name`; default: a new one. Whether it is set is known before deployment."""
     cluster_name: NotRequired[pulumi.Input[str]]
     """Name of that cluster."""
     log_retention_days: NotRequired[pulumi.Input[int]]
@@ -194,7 +191,6 @@ class ContainerService(pulumi.ComponentResource):
             default_capacity_provider_strategies=[{"capacity_provider": "FARGATE", "weight": 1, "base": 0}],
             opts=self._child,
         )
-        self._before_tasks.append(providers)
         # A service can only ask for a capacity provider that its cluster has, so whoever runs here waits for both.
         both = pulumi.Output.all(cluster.arn, providers.cluster_name)
         return both.apply(lambda known: str(known[0])), both.apply(lambda known: str(known[1]))
@@ -210,7 +206,7 @@ class ContainerService(pulumi.ComponentResource):
             opts=self._child,
         )
         https = aws.vpc.SecurityGroupEgressRule(
-            f"{name}-out-https",
+            f"{name}-https-out",
             security_group_id=group.id,
             description="OpenAI and AWS, whose addresses change",
             cidr_ipv4="0.0.0.0/0",
@@ -357,8 +353,8 @@ class ContainerService(pulumi.ComponentResource):
             tags=self._tags,
             opts=self._child,
         )
-        for what, metric in zip(("cpu", "memory"), _scaling.GUARDS, strict=True):
-            self._policy(target, what, tracking=_scaling.guard(metric))
+        for what in _scaling.GUARDS:
+            self._policy(target, what, tracking=_scaling.guard(what))
         in_flight = args.get("target_in_flight_per_task")
         if in_flight is not None:
             self._follow_requests(target, in_flight)
