@@ -207,7 +207,7 @@ def _spend(stack: str, token_budget_usd: float, span: str, seconds: int, pace: f
     ]
     return Alarm(
         name=f"spend-{span}",
-        description=f"Over ${limit:.2f} at OpenAI in one {span}: {pace:g} times the pace of ${token_budget_usd:g} monthly",
+        description=f"OpenAI costs over ${limit:.2f} in one {span}, {pace:g} times the pace of the month's budget",
         comparison=OVER,
         threshold=limit,
         period_seconds=seconds,
