@@ -125,7 +125,6 @@ class Image(pulumi.ComponentResource):
             description="Builds the app's image when its source changed",
             service_role=role.arn,
             build_timeout=BUILD_MINUTES,
-            encryption_key=args["key_arn"],
             artifacts={"type": "NO_ARTIFACTS"},
             environment={
                 "type": container_type,
