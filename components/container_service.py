@@ -71,8 +71,7 @@ class ContainerServiceArgs(TypedDict):
     """Share of tasks on Spot, 0-100; default 0. Spot tasks cost about 70 % less and may be stopped with two minutes'
     notice: streams longer than that are cut. Known before deployment."""
     target_in_flight_per_task: NotRequired[int]
-    """Requests in flight that one task carries well: above it the service grows, far below it shrinks. This or
-    `target_backlog_per_task`. Known before deployment."""
+    """Requests in flight that one task carries well; this or `target_backlog_per_task`. Known before deployment."""
     target_backlog_per_task: NotRequired[int]
     """Waiting messages for each task; the service grows and shrinks to keep it. Needs `queue_name` and a cluster with
     Container Insights. Known before deployment."""
@@ -87,8 +86,7 @@ class ContainerServiceArgs(TypedDict):
     health_check_command: NotRequired[Sequence[str]]
     """Command in the container that fails when the app is dead; default `CMD python -m app health`."""
     target_group_arn: NotRequired[pulumi.Input[str]]
-    """Target group that sends requests, with `load_balancer_security_group_id`. Whether it is set is known before
-    deployment."""
+    """Target group, with `load_balancer_security_group_id`. Whether it is set is known before deployment."""
     load_balancer_security_group_id: NotRequired[pulumi.Input[str]]
     """Security group of the balancer: the only one that may connect to the tasks."""
     connections: NotRequired[Sequence[ConnectionArgs]]
@@ -220,8 +218,8 @@ class ContainerService(pulumi.ComponentResource):
         balancer = args.get("load_balancer_security_group_id")
         if balancer is not None:
             self._open("requests", balancer, group.id, args["port"])
-        for connection in args.get("connections", ()):
-            self._open(connection["name"], group.id, connection["security_group_id"], connection["port"])
+        for other in args.get("connections", ()):
+            self._open(other["name"], group.id, other["security_group_id"], other["port"])
         return group
 
     def _open(
@@ -312,6 +310,8 @@ class ContainerService(pulumi.ComponentResource):
             task_definition=definition.arn,
             desired_count=args["min_tasks"],
             capacity_provider_strategies=_scaling.capacity(args["spot_percent"]),
+            # Without it another share of Spot would replace the service instead of deploying it again.
+            force_new_deployment=True,
             platform_version="LATEST",
             network_configuration={
                 "subnets": args["subnet_ids"],

@@ -304,7 +304,7 @@ class LoadBalancer(pulumi.ComponentResource):
         name, args = self._name, self._args
         acl = aws.wafv2.WebAcl(
             f"{name}-waf",
-            description="Attacks and floods stop here; prompts pass",
+            description="Attacks and floods stop here, prompts pass",
             scope="REGIONAL",
             default_action={"allow": {}},
             rules=_waf.rules(args["waf_requests_per_address"]),

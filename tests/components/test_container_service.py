@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 POLICY = "aws:appautoscaling/policy:Policy"
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+GROUP = "aws:ec2/securityGroup:SecurityGroup"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 IMAGE = "repo@sha256:" + "a" * 64
 BASE: dict[str, Any] = {
@@ -151,6 +153,9 @@ def test_tasks_reach_https_and_what_they_are_connected_to(record: Record) -> Non
     balancer = egress.pop("web-requests-out")
     assert (balancer["securityGroupId"], balancer["referencedSecurityGroupId"]) == ("sg-alb", "web-group-id")
     assert egress == {}
+    described = [r.inputs["description"] for r in (*made.all(EGRESS), *made.all(INGRESS), *made.all(GROUP))]
+    # The characters that EC2 takes: API_CreateSecurityGroup, GroupDescription.
+    assert all(re.fullmatch(r"[\w. \-:/()#,@\[\]+=&;{}!$*]{1,255}", text) for text in described)
 
 
 def test_starting_a_task_and_being_one_are_two_roles_of_this_account(record: Record) -> None:
@@ -206,6 +211,8 @@ def test_an_adopted_cluster_makes_none(record: Record) -> None:
 )
 def test_spot_takes_its_share(record: Record, percent: int, strategy: list[tuple[str, int, int]]) -> None:
     service = recorded(record, spot_percent=percent).one(SERVICE).inputs
+    # A change of the share deploys the service again instead of replacing it.
+    assert service["forceNewDeployment"] is True
     made = [(s["capacityProvider"], s["weight"], s["base"]) for s in service["capacityProviderStrategies"]]
     assert made == strategy
     assert "launchType" not in service

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -151,7 +152,10 @@ def test_callers_come_in_on_the_listeners_ports_only(record: Record) -> None:
         ("192.0.2.0/24", 80, 80, "tcp"),
         ("192.0.2.0/24", 443, 443, "tcp"),
     ]
-    assert all(rule["description"] for rule in rules)
+    # The characters that EC2 takes: API_CreateSecurityGroup, GroupDescription.
+    group = made.one("aws:ec2/securityGroup:SecurityGroup").inputs
+    for described in [*rules, group]:
+        assert re.fullmatch(r"[\w. \-:/()#,@\[\]+=&;{}!$*]{1,255}", described["description"])
     assert made.all("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule") == []
     plain = recorded(record).all("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule")
     assert [rule.inputs["fromPort"] for rule in plain] == [80]
@@ -160,6 +164,8 @@ def test_callers_come_in_on_the_listeners_ports_only(record: Record) -> None:
 def test_the_firewall_guards_the_balancer_and_its_log_shows_no_key(record: Record) -> None:
     made = recorded(record, waf=True, waf_requests_per_address=500, logs_key_arn="arn:key")
     acl = made.one("aws:wafv2/webAcl:WebAcl").inputs
+    # WAF refuses other characters, and the provider does not check: API_CreateWebACL, Description.
+    assert re.fullmatch(r"[\w+=:#@/\-,.][\w+=:#@/\-,.\s]+[\w+=:#@/\-,.]", acl["description"])
     assert (acl["scope"], acl["defaultAction"]) == ("REGIONAL", {"allow": {}})
     assert acl["rules"][0]["statement"]["rateBasedStatement"]["limit"] == 500
     assert [rule["name"] for rule in acl["rules"][1:]] == [
