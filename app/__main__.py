@@ -60,9 +60,9 @@ def _run(service: str) -> int:
 
     log.setup(settings.log_level)
     if service == "worker":
-        from app import worker as process
+        from app.worker import run
 
-        return process.run(settings)
+        return run(settings)
     from app.server import serve
     from app.web import create_app
 

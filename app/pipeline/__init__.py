@@ -12,16 +12,16 @@ from app.errors import ApiError, Domain
 from app.metrics import INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
-from app.pipeline.bound import bound
-from app.pipeline.call_upstream import OpenStream, call_upstream
-from app.pipeline.choose import Plan, choose
+from app.pipeline.bound import read_bounded
+from app.pipeline.call_upstream import OpenStream, ask_openai
+from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import endpoint_of
-from app.pipeline.isolate import isolate
+from app.pipeline.isolate import isolated
 from app.pipeline.messages import ByteStream, Call, Reply
 from app.pipeline.meter import stream_meter, usage_of
 from app.pipeline.record import Record
-from app.pipeline.reserve import reserve
-from app.pipeline.settle import charge, estimated_usage, settle
+from app.pipeline.reserve import reserve_tokens
+from app.pipeline.settle import charge, estimated_usage, settle_usage
 from app.pipeline.stream import MeteredStream, StreamEnd
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Pipeline:
     async def _answer(self, call: Call, record: Record) -> Reply:
         services = self._services
         endpoint = endpoint_of(call.endpoint)
-        document = bound(endpoint, call.body, call.headers)
-        plan = choose(endpoint, isolate(endpoint, document), services.models.current)
+        document = read_bounded(endpoint, call.body, call.headers)
+        plan = make_plan(endpoint, isolated(endpoint, document), services.models.current)
         record.planned(plan)
         place = cache_step.place_of(call, plan)
         record.cache = cache_step.BYPASS if place is None else cache_step.MISS
@@ -91,7 +91,7 @@ class Pipeline:
                 record.cache = cache_step.HIT
                 record.status = 200
                 return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
-        grant = await reserve(services.limiter, call.identity, plan)
+        grant = await reserve_tokens(services.limiter, call.identity, plan)
         answer = await self._ask(call, plan, grant, record)
         if isinstance(answer, OpenStream):
             return self._stream(call, plan, grant, record, answer)
@@ -102,7 +102,7 @@ class Pipeline:
             charge(record, plan, found, estimated=usage is None)
             if place is not None:
                 self._later(cache_step.keep(services.cache, place, plan, answer, found))
-        self._later(settle(services, call.identity, plan, grant, record))
+        self._later(settle_usage(services, call.identity, plan, grant, record))
         return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
 
     async def _ask(self, call: Call, plan: Plan, grant: Grant, record: Record) -> Answer | OpenStream:
@@ -110,13 +110,13 @@ class Pipeline:
         seconds = min(plan.model.timeout_seconds, settings.request_timeout_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            return await call_upstream(
+            return await ask_openai(
                 self._upstream, self._services.openai_key, plan, deadline=deadline, stack=settings.stack
             )
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) or (isinstance(error, ApiError) and error.code in _WORKED):
                 charge(record, plan, estimated_usage(plan, 0), estimated=True)
-            self._later(settle(self._services, call.identity, plan, grant, record))
+            self._later(settle_usage(self._services, call.identity, plan, grant, record))
             raise
 
     def _stream(self, call: Call, plan: Plan, grant: Grant, record: Record, opened: OpenStream) -> Reply:
@@ -136,7 +136,7 @@ class Pipeline:
                 record.failed_inside(end.error_code)
             elif end.left_early:
                 record.left()
-            self._later(settle(self._services, call.identity, plan, grant, record))
+            self._later(settle_usage(self._services, call.identity, plan, grant, record))
             self._write(record)
 
         body = MeteredStream(

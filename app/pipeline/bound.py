@@ -18,7 +18,7 @@ MAX_NAME_CHARACTERS = 80
 """Of a caller's own field name in a message."""
 
 
-def bound(endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+def read_bounded(endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     """The parsed body; raises ApiError that names the field, what it got and what it takes."""
     check_size(len(body))
     _check_media_type(headers.get("content-type"))

@@ -44,7 +44,7 @@ class OpenStream:
         return request_id(self.response.headers)
 
 
-async def call_upstream(
+async def ask_openai(
     upstream: Upstream, openai_key: OpenAIKey, plan: Plan, *, deadline: float, stack: str
 ) -> Answer | OpenStream:
     """OpenAI's answer, success or error; a stream is handed over once its headers are there.

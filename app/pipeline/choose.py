@@ -38,7 +38,7 @@ class Plan:
     """The most that may be produced, over all choices."""
 
 
-def choose(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -> Plan:
+def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -> Plan:
     """The plan for a bounded body; raises ApiError for an unknown model or a value beyond the model's caps."""
     requested = document.get("model") or _default_model(endpoint, models)
     model = models.resolve(requested, endpoint.kind)

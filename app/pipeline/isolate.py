@@ -56,7 +56,7 @@ FORBIDDEN_FIELDS: Mapping[str, str] = {
 }
 
 
-def isolate(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, Any]:
+def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The document with storing switched off; raises ApiError 403 `not_allowed` naming the first field that points
     outside the request."""
     for name, instead in FORBIDDEN_FIELDS.items():

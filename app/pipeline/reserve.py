@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from app.pipeline.choose import Plan
 
 
-async def reserve(limiter: Limiter, identity: Identity, plan: Plan) -> Grant:
+async def reserve_tokens(limiter: Limiter, identity: Identity, plan: Plan) -> Grant:
     """A grant for the most the call may use; raises ApiError 429 `rate_limit_exceeded` with when to come back."""
     return await limiter.reserve(identity, plan.model.name, plan.input_tokens + plan.output_tokens)

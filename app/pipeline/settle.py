@@ -33,7 +33,7 @@ def charge(record: Record, plan: Plan, usage: Usage, *, estimated: bool) -> None
     record.cost_pico = plan.model.price.cost_pico(usage)
 
 
-async def settle(services: Services, identity: Identity, plan: Plan, grant: Grant, record: Record) -> None:
+async def settle_usage(services: Services, identity: Identity, plan: Plan, grant: Grant, record: Record) -> None:
     """Bring limits and spend to what the record says was used; a call without usage was free. Off the critical path."""
     usage = record.usage or NOTHING
     await services.limiter.settle(grant, usage.input_tokens + usage.output_tokens)

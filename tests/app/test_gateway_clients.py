@@ -83,8 +83,9 @@ def test_a_response_streams_to_its_terminal_event(client: OpenAI, gateway: Repli
 
 
 def test_chat_streams_without_the_usage_chunk_that_only_we_asked_for(client: OpenAI, gateway: Replica) -> None:
-    messages = [{"role": "user", "content": "Name three winds."}]
-    with client.chat.completions.create(model="fast", messages=messages, stream=True) as stream:  # type: ignore[call-overload]
+    with client.chat.completions.create(
+        model="fast", messages=[{"role": "user", "content": "Name three winds."}], stream=True
+    ) as stream:
         chunks = list(stream)
         request_id = stream.response.headers["x-request-id"]
     assert all(chunk.choices for chunk in chunks)
