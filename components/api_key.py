@@ -24,7 +24,7 @@ class ApiKeyArgs(TypedDict):
     """Days in which a deleted secret can be restored: 7-30, or 0 for none; default 30."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 class ApiKey(pulumi.ComponentResource):

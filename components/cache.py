@@ -63,7 +63,7 @@ class CacheArgs(TypedDict):
     """Replicated: copies of the primary, each in another zone as far as there are zones, 1-5; default 1."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 class Cache(pulumi.ComponentResource):
@@ -229,7 +229,7 @@ class Cache(pulumi.ComponentResource):
 def short_id(*parts: str) -> str:
     """A lower-case id of at most 40 letters, digits and single hyphens that starts with a letter, made of `parts`.
 
-    What is too long or has other characters ends in a digest, so that different parts never become the same id.
+    What is too long or has other characters ends in a digest, so that two names never become the same id.
     """
     wanted = "-".join(parts)
     plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in wanted.lower())

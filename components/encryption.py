@@ -22,7 +22,7 @@ class EncryptionArgs(TypedDict):
     """Days between asking for a key's deletion and losing what it encrypted, 7-30; default 30."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 class Encryption(pulumi.ComponentResource):

@@ -66,7 +66,7 @@ class NetworkArgs(TypedDict):
     gateway; default none, and tasks live in the public ones. Their number is known before deployment."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 _MAKING = (

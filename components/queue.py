@@ -32,7 +32,7 @@ class QueueArgs(TypedDict):
     when the message was first sent."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 class Queue(pulumi.ComponentResource):

@@ -38,7 +38,7 @@ class StorageArgs(TypedDict):
     """Deletes the objects of a bucket with the bucket, for stacks whose data nobody needs; default false."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
-    """Tags of every resource that takes them."""
+    """Tags of every resource."""
 
 
 class Storage(pulumi.ComponentResource):

@@ -208,6 +208,7 @@ def record(
 
     with _event_loop() as loop:
         settings.ROOT.set(None)
+        settings.SETTINGS.outputs.clear()  # what a failed run left behind belongs to a closed loop
         mocks.set_mocks(monitor.mocks, project="prodkit", stack="test", preview=preview, monitor=monitor)
         loop.run_until_complete(run_pulumi_func(program))
     return monitor.recording
@@ -237,6 +238,10 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     try:
         yield loop
     finally:
+        unfinished = asyncio.all_tasks(loop)
+        for task in unfinished:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*unfinished, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         for opened in loops:
