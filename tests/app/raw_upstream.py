@@ -40,7 +40,20 @@ class RawUpstream:
 async def raw_upstream(answer: Callable[[Connection], Awaitable[None]]) -> AsyncIterator[RawUpstream]:
     """Serve one request a connection by `answer`; the connection is closed when it returns."""
 
+    tasks: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await converse(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
@@ -54,7 +67,6 @@ async def raw_upstream(answer: Callable[[Connection], Awaitable[None]]) -> Async
                 await answer(connection)
             finally:
                 watcher.cancel()
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     upstream = RawUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
@@ -62,6 +74,9 @@ async def raw_upstream(answer: Callable[[Connection], Awaitable[None]]) -> Async
         yield upstream
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
 
 
