@@ -1,0 +1,104 @@
+"""What `make up` shows: lines with elapsed seconds while it starts, then one screen."""
+
+import contextlib
+import json
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Progress:
+    """Prints lines that begin with the seconds since the run began."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._began
+
+    def line(self, text: str) -> None:
+        """Print one event."""
+        self.show(f"{self.seconds:6.1f} s  {text}")
+
+    def show(self, text: str) -> None:
+        """Print as it is."""
+        with contextlib.suppress(OSError):  # the terminal is gone; the run still has to end in order
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the last screen tells."""
+
+    address: str
+    api_key: str
+    tenant: str
+    upstream: str
+    """`simulator` or `openai`."""
+    faults: str | None
+    """Where the simulator takes orders to fail; None without one."""
+    stack: str
+    cache: str
+    logs: Path
+    seconds: float
+
+    def text(self) -> str:
+        """The screen."""
+        answers = "the OpenAI simulator" if self.upstream == "simulator" else "the real OpenAI API (it costs money)"
+        return "\n".join(
+            [
+                "",
+                f"prodkit is up after {self.seconds:.1f} s: the {self.stack} stack, answered by {answers}",
+                "",
+                f"  address  {self.address}",
+                f"  API key  {self.api_key}  (tenant {self.tenant}, made for this run)",
+                f"  cache    {self.cache}",
+                *([f"  faults   {self.faults}  (the simulator's admin address)"] if self.faults else []),
+                f"  logs     {self.logs}",
+                "",
+                "1. Stream an answer:",
+                _indent(self._stream()),
+                "2. Add a document, let the worker read it, ask about it:",
+                _indent(self._ask()),
+                "3. Use the official client:",
+                _indent(self._client()),
+                "Ctrl-C drains and stops everything; a second Ctrl-C stops at once.",
+            ]
+        )
+
+    def _curl(self, path: str, body: dict[str, object], options: str = "-s") -> str:
+        headers = f"-H 'Authorization: Bearer {self.api_key}' -H 'Content-Type: application/json'"
+        return f"curl {options} {self.address}{path} {headers} -d {shlex.quote(json.dumps(body))}"
+
+    def _stream(self) -> str:
+        return self._curl("/v1/responses", {"model": "fast", "input": "Say hello in five words", "stream": True}, "-sN")
+
+    def _ask(self) -> str:
+        text = "The night train to Lisbon leaves at 21:47 from platform 9."
+        add = self._curl("/documents", {"name": "trains", "text": text})
+        ask = self._curl("/ask", {"question": "When does the night train to Lisbon leave?"}, "-sN")
+        return f"{add}; sleep 2; {ask}"
+
+    def _client(self) -> str:
+        program = (
+            "from openai import OpenAI; "
+            f"print(OpenAI(base_url='{self.address}/v1', api_key='{self.api_key}')"
+            ".responses.create(model='fast', input='Say hello in five words').output_text)"
+        )
+        return f'{shlex.quote(_shown(sys.executable))} -c "{program}"'
+
+
+def _shown(executable: str) -> str:
+    """The interpreter as one would type it in the project's directory."""
+    path = Path(executable)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else executable
+
+
+def _indent(text: str) -> str:
+    return f"  {text}\n"

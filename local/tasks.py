@@ -1,0 +1,231 @@
+"""Plays ECS: keeps the wanted number of replicas running, each started exactly as its recorded task definition says."""
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from local.cache import free_port
+from local.children import Child, ChildFailedError, Children, base_environment, exit_text
+from local.metadata import Metadata
+from local.targets import Target, Targets
+from local.twin import Task
+
+START_SECONDS = 60.0
+"""A replica that is not healthy by then has failed."""
+WORKER_CHECK_SECONDS = 0.1
+LONGEST_BACKOFF_SECONDS = 30.0
+SETTLED_SECONDS = 10.0
+"""A replica that was healthy this long did not fail at its start: its replacement need not wait."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The only differences between a local replica and its recorded task definition."""
+
+    aws_url: str
+    region: str
+    openai_base_url: str | None
+    """None keeps the recorded one."""
+
+    def environment(self, port: int, metadata_url: str) -> dict[str, str]:
+        """The variables that replace or join the recorded ones."""
+        changed = {
+            "PRODKIT_PORT": str(port),
+            "PRODKIT_CACHE_AUTH": "none",
+            "PRODKIT_CACHE_MODE": "single",
+            "ECS_CONTAINER_METADATA_URI_V4": metadata_url,
+            "AWS_ENDPOINT_URL": self.aws_url,
+            "AWS_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            # no profile of whoever runs this may leak in
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if self.openai_base_url is not None:
+            changed["PRODKIT_OPENAI_BASE_URL"] = self.openai_base_url
+        return changed
+
+
+def replica_environment(task: Task, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Everything a replica sees: what the image would set, the recorded environment, the overrides."""
+    return {**base_environment(), **task.environment, **overrides}
+
+
+@dataclass
+class Replica:
+    """One running task."""
+
+    name: str
+    task: Task
+    port: int
+    child: Child
+    target: Target | None = None
+    """Its place behind the balancer; None for a worker."""
+
+
+class Supervisor:
+    """Starts, watches, replaces and stops replicas."""
+
+    def __init__(
+        self,
+        children: Children,
+        targets: Targets,
+        metadata: Metadata,
+        overrides: Overrides,
+        report: Callable[[str], None],
+    ) -> None:
+        """`report` gets one line for each thing that happens to a replica."""
+        self.crashed: list[str] = []
+        """Names of replicas that ended by themselves and not in order."""
+        self._children = children
+        self._targets = targets
+        self._metadata = metadata
+        self._overrides = overrides
+        self._report = report
+        self._numbers: dict[str, itertools.count[int]] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._slots: list[asyncio.Task[None]] = []
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that run now."""
+        return list(self._replicas.values())
+
+    async def start(self, task: Task, count: int) -> None:
+        """Keep `count` replicas of a task from now on; returns when all are healthy.
+
+        Raises ChildFailedError with the end of the log when one ends, or is not healthy in time, before it ever was.
+        """
+        firsts = []
+        for _ in range(count):
+            first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            firsts.append(first)
+            slot = asyncio.create_task(self._keep(task, first))
+            slot.add_done_callback(lambda ended, first=first: self._slot_ended(ended, first))  # type: ignore[misc]
+            self._slots.append(slot)
+        await asyncio.gather(*firsts)
+
+    async def stop(self) -> None:
+        """Stop every replica as ECS does: deregister, wait for open requests, SIGTERM, stop timeout, SIGKILL."""
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        await asyncio.gather(*(self._stop(replica) for replica in self.replicas))
+
+    async def _keep(self, task: Task, first: "asyncio.Future[None]") -> None:
+        """Fill one place with one replica after the other."""
+        failures = 0
+        while True:
+            replica = await self._launch(task)
+            started = time.monotonic()
+            try:
+                await self._until_healthy(replica)
+            except ChildFailedError as failure:
+                self._forget(replica)
+                if not first.done():
+                    first.set_exception(failure)
+                    return
+                self._report(str(failure))
+            else:
+                if first.done():
+                    self._report(f"{replica.name} took its place and is healthy")
+                else:
+                    first.set_result(None)
+                await replica.child.process.wait()
+                self._forget(replica)
+                self._report(f"{replica.name} ended with {exit_text(replica.child.process.returncode)}")
+            failures = 0 if time.monotonic() - started > SETTLED_SECONDS else failures + 1
+            await asyncio.sleep(_backoff_seconds(failures))
+
+    def _slot_ended(self, slot: "asyncio.Task[None]", first: "asyncio.Future[None]") -> None:
+        """Nobody awaits a slot, so what made it end is passed on here."""
+        if slot.cancelled() or (failure := slot.exception()) is None:
+            return
+        if first.done():
+            self._report(f"a replica could not be replaced: {failure}")
+        else:
+            first.set_exception(failure)
+
+    async def _launch(self, task: Task) -> Replica:
+        number = next(self._numbers.setdefault(task.name, itertools.count(1)))
+        name, port = f"{task.name}-{number}", free_port()
+        metadata_url = self._metadata.add(name, task.family, task.cpu_units, task.memory_mib)
+        environment = replica_environment(task, self._overrides.environment(port, metadata_url))
+        child = await self._children.start(name, _local_command(task), environment)
+        replica = Replica(name, task, port, child)
+        if task.behind_balancer:
+            replica.target = self._targets.register(name, "127.0.0.1", port)
+        self._replicas[name] = replica
+        return replica
+
+    async def _until_healthy(self, replica: Replica) -> None:
+        """Return when it passed its first health check. Raises ChildFailedError."""
+        healthy = asyncio.create_task(replica.target.ready.wait() if replica.target else _lives(replica.port))
+        ended = asyncio.create_task(replica.child.process.wait())
+        try:
+            await asyncio.wait({healthy, ended}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise replica.child.failed("starting")
+            if not healthy.done():
+                await self._children.stop(replica.child)
+                raise replica.child.error(f"was not healthy after {START_SECONDS:.0f} s")
+        finally:
+            healthy.cancel()
+            ended.cancel()
+
+    def _forget(self, replica: Replica) -> None:
+        """Take an ended replica out of everything at once."""
+        self._targets.remove(replica.name)
+        self._metadata.remove(replica.name)
+        self._replicas.pop(replica.name, None)
+        status = self._children.forget(replica.child)
+        if status not in (0, -signal.SIGKILL):  # SIGKILL comes from outside: its log has nothing to tell
+            self.crashed.append(replica.name)
+
+    async def _stop(self, replica: Replica) -> None:
+        if replica.target is not None:
+            cut = await self._targets.deregister(replica.name)
+            if cut:
+                self._report(f"{replica.name}: {cut} requests were still open at the end of the deregistration delay")
+        timeout = replica.task.stop_timeout_seconds
+        await self._children.stop(replica.child, timeout)
+        status = replica.child.process.returncode
+        if status:
+            self._report(f"{replica.name} ended with {exit_text(status)} within its {timeout} s to stop")
+        self._forget(replica)
+
+
+def _local_command(task: Task) -> list[str]:
+    """The recorded command with this interpreter in place of the image's."""
+    interpreter, *arguments = task.command
+    if interpreter != "python":
+        raise ChildFailedError(
+            f"{task.family}: command {list(task.command)} does not begin with python and cannot run here"
+        )
+    return [sys.executable, *arguments]
+
+
+async def _lives(port: int) -> None:
+    """Return once the container health check of a task without a balancer passes."""
+    timeout = aiohttp.ClientTimeout(total=2)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # not yet
+                async with session.get(f"http://127.0.0.1:{port}/health/live") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(WORKER_CHECK_SECONDS)
+
+
+def _backoff_seconds(failures: int) -> float:
+    """How long a place stays empty after this many failures in a row: not at all the first time, then 1, 2, 4 ..."""
+    return min(LONGEST_BACKOFF_SECONDS, 2.0 ** (failures - 2)) if failures > 1 else 0.0

@@ -1,0 +1,193 @@
+"""The whole product on this machine: the recorded stack, the servers it needs, its replicas, behind its balancer."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from local import cache, ports
+from local.balancer import Balancer
+from local.children import Child, ChildFailedError, Children, base_environment, exit_text, python
+from local.interrupts import InterruptedRunError, Interrupts
+from local.metadata import Metadata
+from local.screen import Progress, Ready
+from local.tasks import Overrides, Supervisor
+from local.twin import Twin
+
+WORKERS = 1
+TENANT = "demo"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `local up` was asked for."""
+
+    port: int
+    stack: str
+    replicas: int
+    keep_logs: bool
+    openai_key: str | None
+    """None uses the simulator; a key talks to the real API. It goes into the emulated secret and nowhere else."""
+
+    def __repr__(self) -> str:
+        return f"Options(port={self.port}, stack={self.stack!r}, upstream={self.upstream!r})"
+
+    @property
+    def upstream(self) -> str:
+        """Who answers: `simulator` or `openai`."""
+        return "simulator" if self.openai_key is None else "openai"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers that the stack's outputs point at."""
+
+    aws_url: str
+    cache: cache.Cache
+    simulator: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run that serves."""
+
+    supervisor: Supervisor
+    ready: Ready
+
+
+async def up(options: Options, progress: Progress) -> int:
+    """Start everything, show the screen, serve until a signal, stop everything; the exit status.
+
+    Raises PortTakenError before anything starts.
+    """
+    with contextlib.closing(ports.listen(options.port)) as listener, Interrupts() as interrupts:
+        async with Children(options.keep_logs) as children:
+            interrupts.at_once = children.kill_all
+            try:
+                return await _run(options, progress, listener, interrupts, children)
+            except InterruptedRunError:
+                progress.line("stopped before it was up")
+                return 130
+            except ChildFailedError as failure:
+                children.keep_logs = True
+                progress.line(str(failure))
+                return 1
+
+
+async def _run(
+    options: Options, progress: Progress, listener: socket.socket, interrupts: Interrupts, children: Children
+) -> int:
+    async with AsyncExitStack() as stack:
+        running = await interrupts.unless(interrupts.first, _start(options, progress, listener, children, stack))
+        progress.show(running.ready.text())
+        status = await _serve(interrupts, children, running.supervisor, progress)
+        progress.line("draining: open requests finish, nothing new is taken (Ctrl-C again stops at once)")
+        try:
+            await interrupts.unless(interrupts.second, running.supervisor.stop())
+            progress.line("stopped")
+        except InterruptedRunError:
+            progress.line("stopped at once")
+        if running.supervisor.crashed:
+            children.keep_logs = True
+            progress.line(f"{', '.join(running.supervisor.crashed)} crashed")
+        if children.keep_logs:
+            progress.line(f"logs are kept in {children.directory}")
+        return status
+
+
+async def _serve(interrupts: Interrupts, children: Children, supervisor: Supervisor, progress: Progress) -> int:
+    """Wait for the first signal, or for a server to end that nothing can do without; the exit status."""
+    replicas = {replica.child for replica in supervisor.replicas}
+    servers = [child for child in children.children if child not in replicas]
+    ends = {asyncio.create_task(child.process.wait()): child for child in servers}
+    asked = asyncio.create_task(interrupts.first.wait())
+    done, waiting = await asyncio.wait({asked, *ends}, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    if asked in done:
+        return 0
+    for task in done:
+        child = ends[task]
+        children.keep_logs = True
+        progress.line(f"{child.name} ended with {exit_text(child.process.returncode)}; see {child.log}")
+    return 1
+
+
+async def _start(
+    options: Options, progress: Progress, listener: socket.socket, children: Children, stack: AsyncExitStack
+) -> Running:
+    openai_key = options.openai_key or _made_up_key()
+    preparing = await children.start(
+        "prepare", python("local.prepare", "--stack", options.stack), base_environment(), pipes=True
+    )
+    progress.line(f"evaluating the {options.stack} stack and starting the servers it talks to")
+    servers = await _servers(options, progress, children)
+    order = {"aws_url": servers.aws_url, "cache": servers.cache.endpoint, "openai_key": openai_key}
+    prepared = await _prepared(children, preparing, order)
+    twin = Twin.from_json(prepared["twin"])
+    progress.line(f"stack made: {prepared['resources']} resources, {prepared['emulated']} of them in the emulated AWS")
+
+    metadata = await stack.enter_async_context(Metadata())
+    balancer = await stack.enter_async_context(Balancer(twin.balancing, listener))
+    base_url = f"{servers.simulator['url']}/v1" if servers.simulator else None
+    overrides = Overrides(servers.aws_url, prepared["region"], base_url)
+    supervisor = Supervisor(children, balancer.targets, metadata, overrides, progress.line)
+    await asyncio.gather(supervisor.start(twin.web, options.replicas), supervisor.start(twin.worker, WORKERS))
+    progress.line(f"{options.replicas} web replicas and {WORKERS} worker are healthy")
+    return Running(
+        supervisor,
+        Ready(
+            address=f"http://{ports.HOST}:{listener.getsockname()[1]}",
+            api_key=prepared["api_key"],
+            tenant=TENANT,
+            upstream=options.upstream,
+            faults=servers.simulator["admin_url"] if servers.simulator else None,
+            stack=options.stack,
+            cache=servers.cache.server,
+            logs=children.directory,
+            seconds=progress.seconds,
+        ),
+    )
+
+
+async def _servers(options: Options, progress: Progress, children: Children) -> Servers:
+    """Emulated AWS, cache and simulator, all at the same time."""
+
+    async def announced(name: str, module: str) -> dict[str, Any]:
+        child = await children.announced(name, python(module), base_environment())
+        progress.line(f"{name}: {child.announced['url']}")
+        return child.announced
+
+    async def simulator() -> dict[str, Any] | None:
+        return await announced("simulator", "local.openai") if options.openai_key is None else None
+
+    async def cached() -> cache.Cache:
+        made = await cache.start(children)
+        progress.line(f"cache: {made.endpoint} ({made.server})")
+        return made
+
+    async with asyncio.TaskGroup() as group:
+        aws = group.create_task(announced("aws", "local.aws"))
+        valkey = group.create_task(cached())
+        openai = group.create_task(simulator())
+    return Servers(aws.result()["url"], valkey.result(), openai.result())
+
+
+async def _prepared(children: Children, preparing: Child, order: dict[str, str]) -> dict[str, Any]:
+    """Tell the evaluation where the servers are, and wait for its result."""
+    assert preparing.process.stdin is not None
+    with contextlib.suppress(ConnectionError):  # it ended already: reading says why
+        preparing.process.stdin.write(json.dumps(order).encode() + b"\n")
+        await preparing.process.stdin.drain()
+    prepared = await children.answer(preparing)
+    await children.stop(preparing)
+    return prepared
+
+
+def _made_up_key() -> str:
+    """A key of OpenAI's shape for the simulator, new for each run."""
+    return f"sk-local-{secrets.token_urlsafe(24)}"
