@@ -65,6 +65,9 @@ class _Admin:
         unknown = sorted(set(rule) - set(_LIMIT_FIELDS))
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r}; a limit has {', '.join(_LIMIT_FIELDS)}")
+        for name in ("rpm", "tpm", "project_tpm"):
+            if type(rule.get(name, 0)) is not int or rule.get(name, 1) < 1:
+                raise ValueError(f"{name}={rule[name]!r} is not a whole number of 1 or more")
         if rule.get("key"):
             rule["key"] = key_hash(rule["key"])
         self.simulator.limits.set(rule)

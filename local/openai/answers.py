@@ -68,10 +68,15 @@ def _tool_to_call(ask: Ask) -> Tool | None:
         return ask.tools[0] if ask.tools else None
     if ask.must_call is not None:
         return next((tool for tool in ask.tools if tool.name == ask.must_call), None)
-    if not ask.may_call or ask.turns[-1].role == "tool":
+    if not ask.may_call or _told(ask):
         return None
     question = question_of(ask.turns).lower()
     return next((tool for tool in ask.tools if re.search(_spoken(tool.name), question)), None)
+
+
+def _told(ask: Ask) -> bool:
+    """Whether the last turn is a tool's output."""
+    return bool(ask.turns) and ask.turns[-1].role == "tool"
 
 
 def _spoken(name: str) -> str:
@@ -81,7 +86,7 @@ def _spoken(name: str) -> str:
 
 def _say(ask: Ask, index: int) -> str:
     question = question_of(ask.turns)
-    if ask.turns and ask.turns[-1].role == "tool":
+    if _told(ask):
         return f"The tool answered: {ask.turns[-1].text.strip()}"
     sources = sources_of(ask.turns)
     if sources:

@@ -10,7 +10,7 @@ import orjson
 
 from local.openai.endpoints import ENDPOINTS, find_model, without_body
 from local.openai.errors import ApiError, bad, coded
-from local.openai.journal import Entry
+from local.openai.journal import MOST_BODY_BYTES, Entry
 from local.openai.request import DEFAULT_MODERATION_MODEL, Request
 from local.openai.state import Simulator, key_hash
 from local.openai.wire import Send, Wire
@@ -34,9 +34,10 @@ class Api:
         key = key.strip() if scheme.lower() == "bearer" else ""
         clock, journal = self.simulator.clock, self.simulator.journal
         name = f"req_{secrets.token_hex(16)}"
-        entry = Entry(name, scope["method"], scope["path"], key_hash(key), headers, body, clock.now())
+        kept = body if len(body) <= MOST_BODY_BYTES else None
+        entry = Entry(name, scope["method"], scope["path"], key_hash(key), headers, kept, clock.now())
         journal.open(entry)
-        request = Request(self.simulator, entry, Wire(clock, entry, send, scope["state"]["transport"]))
+        request = Request(self.simulator, entry, Wire(clock, entry, send, scope["state"]["transport"]), body)
         work = asyncio.ensure_future(self._serve(request, key))
         left = asyncio.ensure_future(receive())
         try:
@@ -86,7 +87,7 @@ class Api:
         if entry.method != "POST":
             raise ApiError(405, f"Not allowed to {entry.method} on {entry.path}.", "method_not_supported")
         try:
-            body = orjson.loads(entry.body)
+            body = orjson.loads(request.raw)
         except orjson.JSONDecodeError:
             body = None
         if not isinstance(body, dict):

@@ -1,6 +1,7 @@
 """What a text request asks, in one form for Responses and Chat Completions."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from local.openai.models import Model
@@ -37,7 +38,7 @@ class Tool:
     parameters: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ask:
     """A checked text request. `schema` is the JSON schema of the answer, `must_call` None, "any" or a function name."""
 
@@ -64,13 +65,13 @@ class Ask:
         """Whether a stream hides the length of its tokens, which is so unless the caller turned it off."""
         return (self.body.get("stream_options") or {}).get("include_obfuscation") is not False
 
-    @property
+    @cached_property
     def prompt(self) -> str:
         """Everything the model reads, in order: tools, then turns."""
         tools = [f"tool {tool.name} {tool.parameters}" for tool in self.tools]
         return "\n".join(tools + [f"{turn.role}: {turn.text}" for turn in self.turns])
 
-    @property
+    @cached_property
     def input_tokens(self) -> int:
         """Estimated tokens of the prompt, with the overhead of each turn and a flat price for each image."""
         images = sum(turn.images for turn in self.turns)

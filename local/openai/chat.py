@@ -7,17 +7,15 @@ from typing import Any
 
 import orjson
 
-from local.openai import checks
+from local.openai import checks, forms
 from local.openai.answers import Answer
 from local.openai.ask import Ask, Tool, Turn, content_text
 from local.openai.errors import bad, not_simulated, unsupported_parameter
 from local.openai.events import Event, padding
 from local.openai.models import Model
 from local.openai.prompt_cache import Cached
-from local.openai.responses import answer_schema, tool_choice
-from local.openai.schemas import check_strict
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_ROLES = ("system", "assistant", "user", "tool", "developer")
 _MOST_STOPS = 4
 
 
@@ -37,7 +35,8 @@ def read(body: dict[str, Any], model: Model) -> Ask:
         raise bad("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     turns = [_turn(message, index) for index, message in enumerate(body["messages"])]
     choice = body.get("tool_choice")
-    named = choice.get("function", {}) | {"type": "function"} if isinstance(choice, dict) else choice
+    named = checks.an_object("tool_choice.function", choice.get("function")) if isinstance(choice, dict) else {}
+    form = body.get("response_format") or {}
     ask = Ask(
         body,
         model,
@@ -46,9 +45,9 @@ def read(body: dict[str, Any], model: Model) -> Ask:
         checks.effective_tier(body.get("service_tier"), model),
         max_output_tokens=cap,
         tools=tools,
-        must_call=tool_choice(named, tools),
+        must_call=forms.forced_call(choice, named.get("name"), tools),
         may_call=choice != "none",
-        schema=_schema(body.get("response_format"), turns),
+        schema=forms.text_format(form.get("type"), form.get("json_schema"), turns, "messages", "response_format"),
         stop=_stop(body.get("stop"), model),
         choices=body.get("n") or 1,
     )
@@ -82,35 +81,22 @@ def _stop(value: Any, model: Model) -> tuple[str, ...]:
     return tuple(stop for stop in stops if stop)
 
 
-def _turn(message: Any, index: int) -> Turn:
-    if not isinstance(message, dict):
-        raise checks.wrong_type(f"messages[{index}]", "an object", message)
+def _turn(value: Any, index: int) -> Turn:
+    message = checks.an_object(f"messages[{index}]", value)
     role = message.get("role")
-    if role not in _ROLES:
-        listed = ", ".join(f"'{name}'" for name in _ROLES)
-        text = f"Invalid value: '{role}'. Supported values are: {listed}."
-        raise bad(text, f"messages[{index}].role", "invalid_value")
+    checks.one_of(*_ROLES)(f"messages[{index}].role", role)
     text, images = content_text(message.get("content"))
-    calls = [call.get("function", {}) for call in message.get("tool_calls") or []]
-    called = [f"{call.get('name')} {call.get('arguments')}" for call in calls]
-    return Turn(_ROLES[role], "\n".join(filter(None, [text, *called])), images)
+    calls = checks.a_list(f"messages[{index}].tool_calls", message.get("tool_calls"))
+    called = [str(call.get("function")) for call in calls if isinstance(call, dict)]
+    spoken = "system" if role == "developer" else str(role)
+    return Turn(spoken, "\n".join(filter(None, [text, *called])), images)
 
 
-def _tool(tool: Any, index: int) -> Tool:
-    if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise not_simulated(f"tools[{index}].type")
-    function = tool.get("function") or {}
-    if not function.get("name"):
-        raise checks.missing(f"tools[{index}].function.name")
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    if function.get("strict"):
-        check_strict(parameters, function["name"], f"tools[{index}].function.parameters")
-    return Tool(function["name"], parameters)
-
-
-def _schema(form: dict[str, Any] | None, turns: list[Turn]) -> dict[str, Any] | None:
-    flat = dict((form or {}).get("json_schema") or {}) | {"type": form["type"]} if form and form.get("type") else form
-    return answer_schema(flat, turns, "messages", "response_format")
+def _tool(value: Any, index: int) -> Tool:
+    tool = checks.an_object(f"tools[{index}]", value)
+    if tool.get("type") != "function":
+        raise not_simulated(f"tools[{index}].type={tool.get('type')}")
+    return forms.function(tool.get("function"), f"tools[{index}].function")
 
 
 def usage(cached: Cached, answers: list[Answer]) -> dict[str, Any]:

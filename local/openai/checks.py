@@ -31,6 +31,32 @@ def missing(name: str) -> ApiError:
     return bad(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
 
 
+def an_object(name: str, value: Any) -> dict[str, Any]:
+    """`value` when it is an object, an empty one for null, else a 400."""
+    if value is None:
+        return {}
+    _object(name, value)
+    fields: dict[str, Any] = value
+    return fields
+
+
+def a_list(name: str, value: Any) -> list[Any]:
+    """`value` when it is an array, an empty one for null, else a 400."""
+    if value is None:
+        return []
+    _array(name, value)
+    items: list[Any] = value
+    return items
+
+
+def named(name: str, value: Any) -> str:
+    """`value` when it is a non-empty string, else a 400."""
+    if value is None or value == "":
+        raise missing(name)
+    _text()(name, value)
+    return str(value)
+
+
 def _anything(_name: str, _value: Any) -> None:
     """Checked elsewhere, or only echoed."""
 
@@ -66,7 +92,9 @@ def _text(most: int | None = None) -> Check:
     return check
 
 
-def _choice(*values: str) -> Check:
+def one_of(*values: str) -> Check:
+    """A check that the value is one of `values`."""
+
     def check(name: str, value: Any) -> None:
         if value not in values:
             listed = ", ".join(f"'{item}'" for item in values)
@@ -116,7 +144,7 @@ _SHARED: dict[str, Check] = {
     "parallel_tool_calls": _boolean,
     "prompt_cache_key": _text(),
     "prompt_cache_options": _object,
-    "prompt_cache_retention": _choice("in_memory", "24h"),
+    "prompt_cache_retention": one_of("in_memory", "24h"),
     "safety_identifier": _text(128),
     "store": _boolean,
     "stream": _boolean,
@@ -143,9 +171,9 @@ RESPONSES: dict[str, Check] = _SHARED | {
     "previous_response_id": _text(),
     "prompt": _unplayed,
     "reasoning": _object,
-    "service_tier": _choice(*_TIERS, "ultrafast"),
+    "service_tier": one_of(*_TIERS, "ultrafast"),
     "text": _object,
-    "truncation": _choice("auto", "disabled"),
+    "truncation": one_of("auto", "disabled"),
 }
 CHAT: dict[str, Check] = _SHARED | {
     "audio": _unplayed,
@@ -161,17 +189,17 @@ CHAT: dict[str, Check] = _SHARED | {
     "n": _integer(1, 128),
     "prediction": _unplayed,
     "presence_penalty": _number(-2, 2),
-    "reasoning_effort": _choice(*EFFORTS),
+    "reasoning_effort": one_of(*EFFORTS),
     "response_format": _object,
     "seed": _integer(-(2**63), 2**63 - 1),
-    "service_tier": _choice(*_TIERS),
+    "service_tier": one_of(*_TIERS),
     "stop": _anything,
-    "verbosity": _choice("low", "medium", "high"),
+    "verbosity": one_of("low", "medium", "high"),
     "web_search_options": _unplayed,
 }
 EMBEDDINGS: dict[str, Check] = {
     "dimensions": _integer(1),
-    "encoding_format": _choice("float", "base64"),
+    "encoding_format": one_of("float", "base64"),
     "input": _anything,
     "model": _text(),
     "user": _text(),
@@ -197,7 +225,7 @@ def check_model(body: Mapping[str, Any], model: Model, effort_name: str, effort:
     if effort is not None and not model.efforts:
         raise unsupported_parameter(effort_name)
     if effort is not None and effort not in model.efforts:
-        _choice(*EFFORTS)(effort_name, effort)
+        one_of(*EFFORTS)(effort_name, effort)
         raise unsupported_value(effort_name, effort, model.efforts)
     for name in ("temperature", "top_p", "top_logprobs"):
         if not model.sampling and body.get(name) not in (None, 0 if name == "top_logprobs" else 1):

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-_MOST_BODY_BYTES = 65_536
+MOST_BODY_BYTES = 65_536
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Entry:
     path: str
     key: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes | None
     started: float
     time: float = field(default_factory=time.time)
     model: str = ""
@@ -41,11 +41,11 @@ class Entry:
     events: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The entry for the admin path; a body too long to keep, or not JSON, is null."""
+        """The entry for the admin path; a body that was too long to keep, or is not JSON, is null."""
         values = dataclasses.asdict(self)
         del values["started"]
         try:
-            values["body"] = orjson.loads(self.body) if len(self.body) <= _MOST_BODY_BYTES else None
+            values["body"] = orjson.loads(self.body) if self.body else None
         except orjson.JSONDecodeError:
             values["body"] = None
         return values

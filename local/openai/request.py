@@ -15,10 +15,11 @@ DEFAULT_MODERATION_MODEL = "omni-moderation-latest"
 class Request:
     """Its journal entry, the wire back, its body and model once known, and the fault that strikes it."""
 
-    def __init__(self, simulator: Simulator, entry: Entry, wire: Wire) -> None:
+    def __init__(self, simulator: Simulator, entry: Entry, wire: Wire, raw: bytes) -> None:
         self.simulator = simulator
         self.entry = entry
         self.wire = wire
+        self.raw = raw
         self.key = entry.key
         self.body: dict[str, Any] = {}
         self.model: Model = MODELS[DEFAULT_MODERATION_MODEL]

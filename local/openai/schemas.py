@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from local.openai.errors import bad
+from local.openai.errors import ApiError, bad
 
 Schema = dict[str, Any]
 _DEEPEST = 12
@@ -15,6 +15,29 @@ _FORMATS = {
     "email": "someone@example.com",
     "uri": "https://example.com/",
     "uuid": "00000000-0000-4000-8000-000000000000",
+}
+_NUMBER = (int, float)
+_KEYWORDS: dict[str, type | tuple[type, ...]] = {
+    "type": (str, list),
+    "properties": dict,
+    "required": list,
+    "$defs": dict,
+    "$ref": str,
+    "items": dict,
+    "enum": list,
+    "anyOf": list,
+    "oneOf": list,
+    "allOf": list,
+    "format": str,
+    "minItems": int,
+    "maxItems": int,
+    "minLength": int,
+    "maxLength": int,
+    "minimum": _NUMBER,
+    "maximum": _NUMBER,
+    "exclusiveMinimum": _NUMBER,
+    "exclusiveMaximum": _NUMBER,
+    "multipleOf": _NUMBER,
 }
 
 
@@ -83,26 +106,31 @@ class _Maker:
         return float(wanted) if wanted <= high else float(math.ceil(low / step) * step)
 
 
-def check_strict(schema: Any, name: str, param: str, place: tuple[str, ...] = ()) -> None:
-    """Refuse (400 `invalid_json_schema`) a strict schema with an open object or an optional property."""
+def check_schema(schema: Any, name: str, param: str, strict: bool, place: tuple[str, ...] = ()) -> None:
+    """Refuse (400 `invalid_json_schema`) a malformed schema, a strict one also for open objects or optional keys."""
     if not isinstance(schema, dict):
-        return
-    if schema.get("type") == "object" or "properties" in schema:
-        properties = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False:
-            raise _invalid(name, param, place, "'additionalProperties' is required to be supplied and to be false.")
-        missing = sorted(set(properties) - set(schema.get("required", [])))
-        if missing:
-            need = "'required' is required to be supplied and to be an array including every key in properties."
-            raise _invalid(name, param, place, f"{need} Missing '{missing[0]}'.")
-        for key, part in properties.items():
-            check_strict(part, name, param, (*place, "properties", key))
-    check_strict(schema.get("items"), name, param, (*place, "items"))
-    for union in ("anyOf", "$defs"):
-        parts = schema.get(union, {})
+        raise _invalid(name, param, place, "a schema must be an object.")
+    for keyword, kinds in _KEYWORDS.items():
+        if keyword in schema and (not isinstance(schema[keyword], kinds) or isinstance(schema[keyword], bool)):
+            raise _invalid(name, param, place, f"'{keyword}' has the wrong type.")
+    if strict and (schema.get("type") == "object" or "properties" in schema):
+        _check_closed(schema, name, param, place)
+    for keyword in ("properties", "$defs", "anyOf", "oneOf", "allOf"):
+        parts = schema.get(keyword, {})
         for key, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
-            check_strict(part, name, param, (*place, union, str(key)))
+            check_schema(part, name, param, strict, (*place, keyword, str(key)))
+    if "items" in schema:
+        check_schema(schema["items"], name, param, strict, (*place, "items"))
 
 
-def _invalid(name: str, param: str, place: tuple[str, ...], need: str) -> Exception:
+def _check_closed(schema: Schema, name: str, param: str, place: tuple[str, ...]) -> None:
+    if schema.get("additionalProperties") is not False:
+        raise _invalid(name, param, place, "'additionalProperties' is required to be supplied and to be false.")
+    missing = [key for key in schema.get("properties", {}) if key not in schema.get("required", [])]
+    if missing:
+        need = "'required' is required to be supplied and to be an array including every key in properties."
+        raise _invalid(name, param, place, f"{need} Missing '{missing[0]}'.")
+
+
+def _invalid(name: str, param: str, place: tuple[str, ...], need: str) -> ApiError:
     return bad(f"Invalid schema for '{name}': In context={place}, {need}", param, "invalid_json_schema")
