@@ -41,7 +41,7 @@ class CacheArgs(TypedDict):
     """The network of the cache."""
 
     subnet_ids: pulumi.Input[Sequence[pulumi.Input[str]]]
-    """Subnets in two or three zones of that network."""
+    """Two or three subnets of that network, each in another zone."""
 
     key_arn: pulumi.Input[str]
     """ARN of the KMS key that encrypts what the cache stores."""
@@ -89,6 +89,7 @@ class Cache(pulumi.ComponentResource):
         check_known("Cache", args, CacheArgs)
         mode = choice("Cache", "mode", args.get("mode", CacheMode.SERVERLESS), CacheMode)
         _refuse_foreign(mode, args)
+        subnet_ids = checked("Cache", "subnet_ids", args["subnet_ids"], _subnets_problem)
         # the ranges of CreateServerlessCache and CreateReplicationGroup
         gib = checked("Cache", "max_data_gib", args.get("max_data_gib", 1), between(1, 5000, "GiB"))
         ecpu = checked(
@@ -133,12 +134,12 @@ class Cache(pulumi.ComponentResource):
                 "data_storage": {"maximum": gib, "unit": "GB"},
                 "ecpu_per_seconds": [{"maximum": ecpu}],
             }
-            serverless = self._serverless(name, args, group, users, limits)
+            serverless = self._serverless(name, args, subnet_ids, group, users, limits)
             cache_arn = serverless.arn
             host = serverless.endpoints.apply(lambda endpoints: endpoints[0].address)
             self.name = serverless.name
         else:
-            replicated = self._replicated(name, args, group, users, replicas)
+            replicated = self._replicated(name, args, subnet_ids, group, users, replicas)
             cache_arn = replicated.arn
             host = replicated.configuration_endpoint_address
             self.name = replicated.replication_group_id.apply(str)
@@ -166,6 +167,7 @@ class Cache(pulumi.ComponentResource):
         self,
         name: str,
         args: CacheArgs,
+        subnet_ids: pulumi.Input[Sequence[pulumi.Input[str]]],
         group: aws.ec2.SecurityGroup,
         users: aws.elasticache.UserGroup,
         limits: aws.elasticache.ServerlessCacheCacheUsageLimitsArgsDict,
@@ -178,7 +180,7 @@ class Cache(pulumi.ComponentResource):
             cache_usage_limits=limits,
             kms_key_id=args["key_arn"],
             security_group_ids=[group.id],
-            subnet_ids=args["subnet_ids"],
+            subnet_ids=subnet_ids,
             user_group_id=users.user_group_id,
             tags=args.get("tags"),
             opts=pulumi.ResourceOptions(parent=self),
@@ -188,6 +190,7 @@ class Cache(pulumi.ComponentResource):
         self,
         name: str,
         args: CacheArgs,
+        subnet_ids: pulumi.Input[Sequence[pulumi.Input[str]]],
         group: aws.ec2.SecurityGroup,
         users: aws.elasticache.UserGroup,
         replicas: pulumi.Input[int],
@@ -195,7 +198,7 @@ class Cache(pulumi.ComponentResource):
         subnets = aws.elasticache.SubnetGroup(
             f"{name}-subnets",
             description="Subnets of the cache",
-            subnet_ids=args["subnet_ids"],
+            subnet_ids=subnet_ids,
             tags=args.get("tags"),
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -239,6 +242,11 @@ def short_id(*parts: str) -> str:
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
     start = plain if plain[:1].isalpha() else f"c{plain}"
     return f"{start[: _ID_LENGTH - len(digest) - 1].rstrip('-')}-{digest}"
+
+
+def _subnets_problem(subnet_ids: Sequence[object]) -> str | None:
+    # https://docs.aws.amazon.com/AmazonElastiCache/latest/APIReference/API_CreateServerlessCache.html
+    return None if len(subnet_ids) in (2, 3) else "is not allowed; choose two or three subnets, each in another zone."
 
 
 def _refuse_foreign(mode: CacheMode, args: CacheArgs) -> None:

@@ -14,6 +14,7 @@ from components._flow_logs import flow_logs
 from components._routes import private_subnets_with_a_way_out
 
 _ANYWHERE = "0.0.0.0/0"
+_MAX_ZONES = 3  # a serverless cache takes no more subnets
 
 
 class Nat(StrEnum):
@@ -36,7 +37,7 @@ class NetworkArgs(TypedDict):
     """Addresses of the network, private, /16 to /23; default `10.0.0.0/16`. Known before deployment."""
 
     zone_count: NotRequired[int]
-    """Availability zones, 2-4; default 2. Known before deployment; a later increase moves nothing."""
+    """Availability zones, 2-3; default 2. Known before deployment; a later increase moves nothing."""
 
     nat: NotRequired[Nat]
     """How tasks reach the Internet; default `none`. Known before deployment."""
@@ -102,7 +103,7 @@ class Network(pulumi.ComponentResource):
         cidr = args.get("cidr", "10.0.0.0/16")
         checked("Network", "cidr", cidr, lambda text: _cidr_problem(text, args.get("reserved_cidrs", [])))
         zone_count = args.get("zone_count", 2)
-        checked("Network", "zone_count", zone_count, between(2, _cidr.MAX_ZONES, "zones"))
+        checked("Network", "zone_count", zone_count, between(2, _MAX_ZONES, "zones"))
         checked("Network", "interface_endpoints", args.get("interface_endpoints", []), _endpoints_problem)
         retention = checked(
             "Network",

@@ -5,7 +5,7 @@ import pytest
 from tests.components import recorder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record() -> recorder.Record:
     """`record(lambda: Cache("c", {...}))` -> every registration; see `tests.components.recorder.record`."""
     return recorder.record

@@ -33,12 +33,12 @@ OUTPUTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serverless(record: Record) -> Recording:
     return record(lambda: Cache("cache", ARGS), outputs=OUTPUTS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def replicated(record: Record) -> Recording:
     return record(lambda: Cache("cache", {**ARGS, "mode": CacheMode.REPLICATED}), outputs=OUTPUTS)
 
@@ -150,6 +150,8 @@ def test_the_cache_belongs_to_the_component_and_is_tagged(record: Record, mode: 
     ("wrong", "fix"),
     [
         ({"mode": "replicatd"}, "mode='replicatd' is unknown; did you mean 'replicated'"),
+        ({"subnet_ids": ["subnet-1"]}, "subnet_ids=.* is not allowed; choose two or three subnets"),
+        ({"subnet_ids": ["a", "b", "c", "d"]}, "subnet_ids=.* is not allowed; choose two or three subnets"),
         ({"max_data_gib": 0}, "max_data_gib=0 .*; choose 1 to 5000 GiB"),
         ({"max_ecpu_per_second": 999}, "max_ecpu_per_second=999 .*; choose 1000 to 15000000 ECPU a second"),
         ({"mode": "replicated", "replicas": 6}, "replicas=6 .*; choose 1 to 5 replicas"),

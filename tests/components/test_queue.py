@@ -13,7 +13,7 @@ WORK_ARN = "arn:aws:sqs:us-east-1:123456789012:queue/jobs-work"
 DEAD_ARN = "arn:aws:sqs:us-east-1:123456789012:queue/jobs-dead"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recording(record: Record) -> Recording:
     return record(lambda: Queue("jobs", {**ARGS, "tags": {"team": "a"}}))
 

@@ -17,7 +17,7 @@ def arn(name: str) -> str:
     return f"arn:aws:s3:us-east-1:123456789012:bucket/{name}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recording(record: Record) -> Recording:
     return record(lambda: Storage("storage", ARGS))
 
