@@ -16,6 +16,7 @@ from app.errors import ApiError
 
 ID = re.compile(r"doc_[0-9a-f]{28}\Z")
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+KEY_ID = re.compile(r"[0-9a-f]{12}\Z")
 PENDING, READY, FAILED = "pending", "ready", "failed"
 MESSAGE_VERSION = 1
 MAX_REASON_CHARACTERS = 500
@@ -63,7 +64,7 @@ class Job:
             raise ValueError("not an ingest message of a known version")
         job = cls(str(found.get("tenant")), str(found.get("document_id")), str(found.get("key_id")))
         # The parts become keys of other stores: nothing but our own names may pass.
-        if not TENANT.match(job.tenant) or not ID.match(job.document_id) or not job.key_id.isalnum():
+        if not TENANT.match(job.tenant) or not ID.match(job.document_id) or not KEY_ID.match(job.key_id):
             raise ValueError("the message names no valid tenant, document and key")
         return job
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.product.documents import Document, Documents
+from app.product.documents import Document
 from app.product.vectors import Segment, Vector, unpack
 
 EPOCH_SECONDS = 1.0
@@ -45,6 +45,19 @@ class Index(Protocol):
         """Up to k passages, nearest first; equal ones in the order of their document and place."""
 
 
+class Library(Protocol):
+    """What an index reads; `Documents` is one."""
+
+    async def epoch(self, tenant: str) -> int:
+        """A number that grows with every change of what can be searched."""
+
+    async def ready(self, tenant: str) -> list[Document]:
+        """Every document that can be searched."""
+
+    async def passages_file(self, tenant: str, document_id: str) -> bytes | None:
+        """A document's passages and vectors, None when it was deleted."""
+
+
 @dataclass(slots=True)
 class _Listing:
     """A tenant's searchable documents as they were at an epoch. Times are of the index's clock, in seconds."""
@@ -62,7 +75,7 @@ class ExactIndex:
     searched whole, slower.
     """
 
-    def __init__(self, documents: Documents, *, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, documents: Library, *, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._documents = documents
         self._max_bytes = max_bytes
         self._clock = clock

@@ -33,8 +33,9 @@ class EventStream(Response):
         self._events = events
         self._heartbeat_seconds = heartbeat_seconds
         self._sent = 0.0
-        # No proxy may hold back or rewrite what is only useful at once.
-        self.init_headers({"content-type": f"{sse.MEDIA_TYPE}; charset=utf-8", "cache-control": "no-store"})
+        # Not by init_headers, which would promise the length of the empty body.
+        media_type = f"{sse.MEDIA_TYPE}; charset=utf-8".encode()
+        self.raw_headers = [(b"content-type", media_type), (b"cache-control", b"no-store")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; raises ApiError before the answer has begun. Returns when the reader leaves."""
