@@ -30,6 +30,7 @@ from app.upstream import Upstream
 from app.v1 import new_request_id
 
 if TYPE_CHECKING:
+    from app.sdk import Runs
     from app.settings import Settings
 
 DOCUMENTS_AT_ONCE = 4
@@ -112,7 +113,7 @@ class WorkerApp:
 class DocumentReader:
     """What the worker does with one message."""
 
-    def __init__(self, services: Services, pipeline: Pipeline) -> None:
+    def __init__(self, services: Services, pipeline: Runs) -> None:
         settings = services.settings
         self._aws = services.aws
         self._table = settings.state_table

@@ -150,7 +150,7 @@ def test_a_message_that_is_no_object_is_refused(body: str) -> None:
 def queued(cloud: CloudParts) -> list[dict[str, Any]]:
     """Every job in the queue."""
     sqs = cloud.client("sqs")
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     while True:
         found = sqs.receive_message(QueueUrl=cloud.queue_url, MaxNumberOfMessages=10).get("Messages", [])
         if not found:
