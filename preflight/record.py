@@ -5,6 +5,7 @@ that a twin of the stack can be built from the very inputs that were registered.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -83,7 +84,7 @@ def evaluate(
     engine = RecordingEngine()
 
     def run() -> None:
-        with _configured(settings), _importable(root):
+        with _configured(settings), _importable(root), _uncollected():
             pulumi.runtime.set_all_config(
                 {key: setting.value for key, setting in settings.items()},
                 [key for key, setting in settings.items() if setting.secret],
@@ -158,6 +159,19 @@ def _configured(settings: Mapping[str, Setting]) -> Iterator[None]:
                 del os.environ["PULUMI_CONFIG"]
             else:
                 os.environ["PULUMI_CONFIG"] = before
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pulumi's SDK is millions of live objects: looking for garbage among them takes longer than the program."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
