@@ -1,7 +1,6 @@
 """ContainerService: one image running as tasks on Fargate, with its roles, network rules, log and scaling."""
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Any, NotRequired, TypedDict, cast
 
 import pulumi
@@ -9,17 +8,9 @@ import pulumi_aws as aws
 
 from components import _metrics, _scaling, _task, _timeouts
 from components._args import Tags, check_known, choice, named
+from components._fargate import Architecture
 from components._policies import grant, service_trust, statement
 from components._service import check_service
-
-
-class Architecture(str, Enum):
-    """Processor of the tasks; the image must be built for it."""
-
-    ARM64 = "ARM64"
-    """Graviton: about 20 % cheaper for the same work."""
-    X86_64 = "X86_64"
-    """Intel and AMD."""
 
 
 class ConnectionArgs(TypedDict):

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from components.container_service import Architecture, ContainerService
+from components._fargate import Architecture
+from components.container_service import ContainerService
 from tests.components.recorder import ACCOUNT, REGION, Record, Recording
 
 SERVICE = "aws:ecs/service:Service"
