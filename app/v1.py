@@ -16,17 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import ApiError
 from app.model_document import KINDS
-from app.pipeline import record as record_step
 from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import check_size
 from app.pipeline.endpoints import ENDPOINTS, SERVED
-from app.pipeline.messages import Call, Reply
-from app.pipeline.record import Record
+from app.pipeline.messages import ByteStream, Call, Reply
 
 if TYPE_CHECKING:
-    from app.keys import Identity
     from app.models import Models
     from app.pipeline import Pipeline
+    from app.pipeline.record import Record
     from app.services import Services
 
 log = logging.getLogger(__name__)
@@ -47,63 +45,45 @@ class V1:
         self._services_of = services_of
         self._pipeline_of = pipeline_of
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        """Answer one HTTP request and write its log line. What it raises is no refusal but a fault of this service."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+        """Answer one HTTP request; raises ApiError for a refusal, before anything is sent."""
         services = self._services_of()
-        record = Record(request_id, scope["path"])
-        try:
-            check_route(scope["path"], scope["method"])
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            record.identity = await authenticate(headers.get("authorization"), services.keys)
-            if scope["path"] not in ENDPOINTS:
-                answer = models_body(services.models.current, scope["path"])
-            else:
-                body = await read_body(receive, headers.get("content-length"))
-        except ApiError as error:
-            record.refused(error)
-            record_step.write(record, services.metrics)
-            await send_error(send, error, record.request_id)
+        path: str = scope["path"]
+        check_route(path, scope["method"])
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        record.identity = await authenticate(headers.get("authorization"), services.keys)
+        if path not in ENDPOINTS:
+            body = models_body(services.models.current, path)
+            await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], body)
             return
-        if scope["path"] not in ENDPOINTS:
-            record.status = 200
-            record_step.write(record, services.metrics)
-            await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], answer)
-            return
-        await self._run(scope["path"], body, headers, record.identity, record.request_id, receive, send)
-
-    async def _run(
-        self,
-        path: str,
-        body: bytes,
-        headers: dict[str, str],
-        identity: Identity,
-        request_id: str,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+        body = await read_body(receive, headers.get("content-length"))
+        record.told = True  # the pipeline writes the line of every call that reaches it
         reply: Reply | None = None
-        try:
-            async with until_disconnect(receive):
-                reply = await self._pipeline_of().run(Call(path, body, identity, request_id, headers))
-        except ApiError as error:
-            await send_error(send, error, request_id)
+        async with until_disconnect(receive):
+            reply = await self._pipeline_of().run(Call(path, body, record.identity, record.request_id, headers))
         if reply is None:
             return
         if isinstance(reply.body, bytes):
             await _send_whole(send, reply.status, reply.headers, reply.body)
             return
-        seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
         try:
-            await _send_start(send, reply.status, [*reply.headers, ("cache-control", "no-cache")])
+            await self._send_stream(receive, send, reply.status, reply.headers, reply.body)
+        finally:
+            await reply.body.aclose()
+
+    async def _send_stream(
+        self, receive: Receive, send: Send, status: int, headers: list[tuple[str, str]], body: ByteStream
+    ) -> None:
+        seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
+        await _send_start(send, status, [*headers, ("cache-control", "no-cache")])
+        try:
             async with until_disconnect(receive), asyncio.timeout(seconds):
-                async for piece in reply.body:
+                async for piece in body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             # The caller stopped reading. Ending without the last message closes the connection, which tells the truth.
-            log.warning("stream ended: its reader is too slow", extra={"fields": {"request_id": request_id}})
+            log.warning("stream ended: its reader is too slow")
             return
-        finally:
-            await reply.body.aclose()
         await send({"type": "http.response.body", "body": b""})
 
 

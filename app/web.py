@@ -103,28 +103,24 @@ class WebApp:
             assert self._gate is not None, "requests come after the lifespan's start"
             with self._gate.enter():
                 if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
-                    await self._v1(scope, receive, noting, record.request_id)
-                    return  # it has written its own line
-                await self._product(scope, receive, noting, record)
+                    await self._v1(scope, receive, noting, record)
+                else:
+                    await self._product(scope, receive, noting, record)
         except ApiError as error:
             record.refused(error)
             await send_error(send, error, record.request_id)
         except asyncio.CancelledError:
-            record.left()
-            self._write(record)
+            record.left(draining=self.services().draining)
             raise
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": record.request_id}})
             broken = ApiError("internal_error", f"Something went wrong here; report it with {record.request_id}.")
             record.refused(broken)
             if started:
-                self._write(record)
                 raise  # the server closes the connection: an answer that breaks off must not look whole
             await send_error(send, broken, record.request_id)
-        self._write(record)
-
-    def _write(self, record: Record) -> None:
-        record_step.write(record, self.services().metrics)
+        finally:
+            record_step.write(record, self.services().metrics)
 
     async def _product(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
         state = scope.setdefault("state", {})

@@ -59,7 +59,7 @@ class Pipeline:
             self._write(record)
             raise
         except asyncio.CancelledError:
-            record.left()
+            record.left(draining=self._services.draining)
             self._write(record)
             raise
         except Exception:
@@ -135,7 +135,7 @@ class Pipeline:
             if end.error_code is not None:
                 record.failed_inside(end.error_code)
             elif end.left_early:
-                record.left()
+                record.left(draining=self._services.draining)
             self._later(settle_usage(self._services, call.identity, plan, grant, record))
             self._write(record)
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 PICO_PER_USD = 1_000_000_000_000
 LEFT_STATUS = 499
-"""For the log alone: the caller went away before there was an answer."""
+"""For the log alone: nobody waits for the answer any more."""
 LEFT_CODE = "client_disconnected"
+STOPPED_CODE = "stopped"
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Record:
     upstream_request_id: str | None = None
     error_code: str | None = None
     domain: Domain | None = None
+    told: bool = False
+    """The line of this request is written, or is another record's to write."""
 
     def planned(self, plan: Plan) -> None:
         """The model is chosen."""
@@ -68,14 +71,17 @@ class Record:
         self.error_code = code
         self.domain = Domain.UPSTREAM
 
-    def left(self) -> None:
-        """The caller went away; nobody's error."""
+    def left(self, *, draining: bool) -> None:
+        """The caller went away, or this process stops and cannot wait; nobody's error."""
         self.status = self.status or LEFT_STATUS
-        self.error_code = LEFT_CODE
+        self.error_code = STOPPED_CODE if draining else LEFT_CODE
 
 
 def write(record: Record, counts: Metrics) -> None:
-    """One JSON line on stdout, never the prompt or the answer, and the metrics of the request."""
+    """One JSON line on stdout, never the prompt or the answer, and the metrics of the request; once."""
+    if record.told:
+        return
+    record.told = True
     latency_ms = (time.perf_counter() - record.started) * 1000
     _count(record, counts, latency_ms)
     usage = record.usage
