@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html#task_size
 """
 
-from enum import Enum
+from enum import StrEnum
 
 _GIB = 1024
 
@@ -43,7 +43,7 @@ def _either(values: tuple[int, ...]) -> str:
     return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
 
 
-class Architecture(str, Enum):
+class Architecture(StrEnum):
     """Processor that tasks run on and images are built for."""
 
     ARM64 = "ARM64"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NotRequired, TypedDict
 
 import pulumi
@@ -14,7 +14,7 @@ from components._policies import document, grant, statement
 HOSTED_LIMIT_BYTES = 1024 * 1024  # AppConfig quota "Configuration size limit", 1 MB by default for hosted documents
 
 
-class DeploymentStrategy(str, Enum):
+class DeploymentStrategy(StrEnum):
     """How fast a new document reaches the fleet."""
 
     ALL_AT_ONCE = "all_at_once"
