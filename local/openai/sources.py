@@ -84,21 +84,33 @@ def _json_lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def best_sentence(question: str, sources: list[tuple[str, str]]) -> str:
-    """The sentence that shares the rarest words with the question, followed by ` [n]`; the first of equals."""
-    sentences = [
-        (number, sentence.strip(_MARKUP))
-        for number, text in sources
-        for sentence in _SENTENCE.split(text)
-        if len(_WORD.findall(sentence)) > 1
-    ]
-    spread = Counter(term for _, sentence in sentences for term in set(terms(sentence)))
+    """The sentence that shares the rarest words with the question, followed by ` [n]`; the first of equals.
+
+    What stands above a sentence (a heading, a question of a FAQ) counts half; a question is no answer itself.
+    """
+    candidates = [candidate for number, text in sources for candidate in _candidates(number, text)]
+    spread = Counter(term for _, _, own, _ in candidates for term in own)
     wanted = set(terms(question))
     best, best_score = "", 0.0
-    for number, sentence in sentences:
-        shared = wanted.intersection(terms(sentence))
-        score = sum(1 + 4 / spread[term] for term in shared)
+    for number, sentence, own, above in candidates:
+        score = sum(1 + 4 / spread[term] for term in wanted & own)
+        score += sum(1 + 4 / max(1, spread[term]) for term in wanted & above - own) / 2
         if not sentence.endswith((".", "!")):
-            score /= 2  # a heading or another question repeats the words and answers nothing
+            score /= 3
         if score > best_score:
             best, best_score = f"{sentence} [{number}]", score
     return best or "The sources do not say."
+
+
+def _candidates(number: str, text: str) -> Iterator[tuple[str, str, set[str], set[str]]]:
+    """(number, sentence, its terms, the terms of the heading or question above it) of each possible answer."""
+    above: set[str] = set()
+    for part in _SENTENCE.split(text):
+        sentence = part.strip(_MARKUP)
+        if len(_WORD.findall(sentence)) < 2:
+            continue
+        own = set(terms(sentence))
+        if not sentence.endswith("?"):
+            yield number, sentence, own, above
+        if not sentence.endswith((".", "!")):
+            above = own

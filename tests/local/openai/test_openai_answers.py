@@ -60,6 +60,22 @@ def test_sources_may_stand_in_the_instructions() -> None:
     assert said("When does the office open?", instructions=SOURCES) == "The office opens at nine. [3]"
 
 
+def test_a_heading_or_a_question_in_a_source_does_not_pass_for_its_answer() -> None:
+    sources = "[1] Refund time\nWhen are refunds paid?\nRefunds come after 30 days."
+    assert said(f"{sources}\n\nQuestion: When are refunds paid?") == "Refunds come after 30 days. [1]"
+    assert said(f"[4] When are refunds paid?\nWithin 30 days.\n{SOURCES}\n\nQuestion: refunds paid when?") == GOOD
+    assert said("[4] # Opening hours\nFrom nine to five.\n\nQuestion: Opening hours?") == "From nine to five. [4]"
+
+
+def test_what_the_assistant_said_before_is_no_source() -> None:
+    history = [
+        {"role": "user", "content": SOURCES},
+        {"role": "assistant", "content": "[9] Refunds are paid at once, whenever refunds are paid."},
+        {"role": "user", "content": "When are refunds paid?"},
+    ]
+    assert said(history) == GOOD
+
+
 def test_a_wanted_number_of_words_is_given() -> None:
     assert len(said("Write 250 words on sand.").split()) == 250
 

@@ -153,8 +153,10 @@ def test_a_cut_stream_is_a_connection_error_and_a_clean_cut_only_ends_too_early(
     client: openai.OpenAI, simulator: Running
 ) -> None:
     simulator.fault("cut", after=6)
-    with pytest.raises(openai.APIConnectionError):
-        kinds(client)
+    with client.responses.create(model=MODEL, input="Hi", stream=True) as stream:
+        assert [next(stream).sequence_number for _ in range(6)] == list(range(6))
+        with pytest.raises(openai.APIConnectionError):
+            next(stream)
     simulator.fault("cut", after=6, clean=True)
     assert len(kinds(client)) == 6
     assert [entry["outcome"] for entry in simulator.requests()] == ["broken", "broken"]

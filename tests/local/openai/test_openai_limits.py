@@ -74,6 +74,15 @@ def test_tokens_are_charged_as_the_larger_of_the_cap_and_the_estimate(
 
 
 @pytest.mark.process
+def test_every_choice_of_a_completion_is_charged_its_cap(client: openai.OpenAI, simulator: Running) -> None:
+    simulator.limit(tpm=10_000)
+    raw = client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], n=3, max_completion_tokens=1_000
+    )
+    assert raw.headers["x-ratelimit-remaining-tokens"] == "7000"
+
+
+@pytest.mark.process
 def test_a_request_larger_than_the_limit_is_told_so_without_a_time_to_wait(
     client: openai.OpenAI, simulator: Running
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import openai
 import pytest
 
+from local.openai import embeddings
 from local.openai.server import running
 
 pytestmark = pytest.mark.process
@@ -41,6 +42,11 @@ def test_dimensions_and_token_lists_are_honoured(client: openai.OpenAI) -> None:
     assert len(done.data) == 1
     assert len(done.data[0].embedding) == 64
     assert done.usage.prompt_tokens == 3
+
+
+def test_texts_that_share_no_word_are_nearly_at_right_angles() -> None:
+    left, right = (embeddings.vector(" ".join(f"{name}{i}" for i in range(200)), 64) for name in ("left", "right"))
+    assert abs(cosine(left, right)) < 0.4
 
 
 @pytest.mark.parametrize(

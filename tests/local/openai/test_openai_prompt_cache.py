@@ -1,6 +1,6 @@
 """The prompt cache, and the time a model takes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -72,13 +72,17 @@ def test_chat_reports_the_cache_in_its_own_words(client: openai.OpenAI) -> None:
     assert second.prompt_tokens_details.cache_write_tokens == 0
 
 
-def times(key: str, seed: int, model: str = LUNA, speed: float = 1.0) -> tuple[float, float]:
+def times(
+    key: str, seed: int, model: str = LUNA, speed: float = 1.0, effort: Literal["low", "high"] = "low"
+) -> tuple[float, float]:
     """(first token, whole stream) in milliseconds on the simulator's own clock."""
     with (
         running(speed=speed, seed=seed, clock=ManualClock()) as simulator,
         openai.OpenAI(api_key=key, base_url=simulator.base_url) as client,
     ):
-        with client.responses.create(model=model, input="Write 100 words.", stream=True) as stream:
+        with client.responses.create(
+            model=model, input="Write 100 words.", reasoning={"effort": effort}, stream=True
+        ) as stream:
             assert list(stream)[-1].type == "response.completed"
         (entry,) = simulator.requests()
         return entry["first_token_ms"], entry["duration_ms"]
@@ -90,6 +94,7 @@ def test_time_follows_the_model_the_seed_and_the_speed(key: str) -> None:
     assert luna != times(key, seed=2)
     assert times(key, seed=1, speed=2.0) == pytest.approx([2 * part for part in luna])
     assert times(key, seed=1, speed=0.0) == (0, 0)
+    assert times(key, seed=1, effort="high")[0] > luna[0] + 1_000
     first, whole = times(key, seed=1, model="gpt-6-astra")
     assert first > luna[0]
     assert whole - first > luna[1] - luna[0]
