@@ -1,4 +1,4 @@
-"""The web application: /v1 goes the raw way, everything else through Starlette; one gate before both."""
+"""The web application: /v1 goes the raw way, everything else by Starlette's router; one gate before both."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import orjson
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from app import health
@@ -57,15 +57,16 @@ class WebApp:
         self._pipeline: Pipeline | None = None
         self._gate: Gate | None = None
         self._v1 = V1(self.services, self.pipeline)
-        self._site = Starlette(
-            routes=[
+        router = Router(
+            [
                 Route("/health/live", _live, methods=["GET"]),
                 Route("/health/ready", self._ready, methods=["GET"]),
                 *routes(self.pipeline, self.services),
             ],
             lifespan=self._lifespan,
-            exception_handlers={ApiError: _refused, HTTPException: _not_served},
         )
+        # Not a whole Starlette: its outermost layer answers an unexpected error in plain text before we can.
+        self._site = ExceptionMiddleware(router, handlers={ApiError: _refused, HTTPException: _not_served})
 
     def services(self) -> Services:
         """The services of this process; RuntimeError before the start."""
@@ -86,6 +87,7 @@ class WebApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry. Probes pass the gate: a full replica is alive."""
+        scope["app"] = self  # lets the router raise what it does not find, instead of answering in plain text
         if scope["type"] != "http" or scope["path"].startswith(HEALTH_PREFIX):
             await self._site(scope, receive, send)
             return
@@ -138,7 +140,7 @@ class WebApp:
             record.identity = state.get("identity")
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _site: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
         settings = self._settings
         services = await Services.start(settings)
         try:
