@@ -15,7 +15,7 @@ from app.product.vectors import Vector
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.responses import Response
+    from openai.types.responses import Response, ResponseError, ResponseErrorEvent
 
     from app.keys import Identity
     from app.models import Product
@@ -85,6 +85,8 @@ class Ask:
                 if not sources:
                     return _nothing()
                 response = await client.responses.create(**self._request(question, sources))
+        if response.status == "failed":
+            raise _failure(response.error)
         text = response.output_text
         return {"answer": text, **_shown(sources), **_done(response, text, sources)}
 
@@ -133,10 +135,17 @@ async def _answer(stream: AsyncIterator[Any], sources: Sequence[Source]) -> Asyn
             yield "done", _done(event.response, "".join(text), sources)
             return
         elif event.type in _FAILURES:
-            failed = event if event.type == "error" else event.response.error
-            code = failed.code if failed.code in KINDS else "upstream_incomplete"
-            raise ApiError(code, failed.message or "The model's answer broke off; try again.")
-    raise ApiError("upstream_incomplete", "The model's answer broke off; try again.")
+            raise _failure(event if event.type == "error" else event.response.error)
+    raise _failure(None)
+
+
+def _failure(error: ResponseError | ResponseErrorEvent | None) -> ApiError:
+    """What a model that gave up said about it."""
+    code = error.code if error and error.code else ""
+    said = error.message if error else ""
+    return ApiError(
+        code if code in KINDS else "upstream_incomplete", said or "The model's answer broke off; try again."
+    )
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class Documents:
 
     async def ready(self, tenant: str) -> list[Document]:
         """Every document that can be searched, oldest first."""
-        query = self._query(tenant) | {"ConsistentRead": True}
+        query = self._query(tenant)
         documents: list[Document] = []
         while True:
             found = await self._call("dynamodb", "query", **query)
@@ -175,6 +175,7 @@ class Documents:
     def _query(self, tenant: str) -> dict[str, Any]:
         return {
             "TableName": self._table,
+            "ConsistentRead": True,
             "KeyConditionExpression": "pk = :pk AND begins_with(sk, :document)",
             "ExpressionAttributeValues": {":pk": {"S": f"TENANT#{tenant}"}, ":document": {"S": "DOC#"}},
         }

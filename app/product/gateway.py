@@ -32,5 +32,6 @@ class Gateway:
 
 
 def _load() -> None:
-    import_module("app.sdk")
-    import_module("openai.resources.responses")  # which the client itself would import at the first use
+    # The SDK would import the last two itself, at their first use and in the way of every stream.
+    for name in ("app.sdk", "openai.resources.responses", "numpy"):
+        import_module(name)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
+from app.errors import ApiError
 from app.product.chunks import Passage, passages
 from app.product.documents import READY, Documents, Job
 from app.product.vectors import pack
@@ -77,11 +78,19 @@ class Ingest:
     ) -> tuple[str, list[Sequence[float]]]:
         """The model that answered and a vector for each passage, in their order."""
         vectors: list[Sequence[float]] = []
-        answered = model
-        for start in range(0, len(found), BATCH):
-            texts = [passage.text for passage in found[start : start + BATCH]]
-            answered, batch = await self._patiently(client, model, texts)
+        answered, start, size = model, 0, BATCH
+        while start < len(found):
+            texts = [passage.text for passage in found[start : start + size]]
+            try:
+                answered, batch = await self._patiently(client, model, texts)
+            except ApiError as error:
+                # More than the key may ever spend in a minute; less may fit.
+                if len(texts) == 1 or not _never_fits(error):
+                    raise
+                size = len(texts) // 2
+                continue
             vectors += batch
+            start += len(texts)
         return answered, vectors
 
     async def _patiently(self, client: AsyncOpenAI, model: str, texts: list[str]) -> tuple[str, list[Sequence[float]]]:
@@ -99,7 +108,7 @@ class Ingest:
                 refusal = api_error(error)
                 if isinstance(error, APIStatusError) and error.status_code in _REFUSALS:
                     raise BadDocumentError(refusal.message) from error
-                if not refusal.retryable or attempt == ATTEMPTS:
+                if not refusal.retryable or _never_fits(refusal) or attempt == ATTEMPTS:
                     raise refusal from error
                 await self._sleep(_wait(attempt, refusal.headers.get("retry-after")))
             else:
@@ -117,6 +126,10 @@ def _passages(source: bytes, tokens: int) -> list[Passage]:
     if not found:
         raise BadDocumentError("The document holds no text.")
     return found
+
+
+def _never_fits(error: ApiError) -> bool:
+    return error.headers.get("x-should-retry") == "false"
 
 
 def _wait(attempt: int, retry_after: str | None) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import orjson
 import pytest
 
 from app.errors import ApiError
 from app.keys import Identity
-from app.pipeline import Pipeline
+from app.pipeline import Call, Pipeline, Reply
 from app.product.chunks import passages
 from app.product.documents import Documents, Job
 from app.product.gateway import Gateway
@@ -117,6 +120,45 @@ async def test_a_rate_limit_is_waited_out_as_long_as_it_asks(
     assert await ingest.run(job, identity, "req_1")
     assert naps.seconds
     assert all(7 < seconds <= 11 for seconds in naps.seconds)
+
+
+class Narrow:
+    """A pipeline whose key may never send more than 30 passages at once."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    async def run(self, call: Call) -> Reply:
+        texts = orjson.loads(call.body)["input"]
+        self.sizes.append(len(texts))
+        if len(texts) > 30:
+            raise ApiError("rate_limit_exceeded", "Request too large", headers={"x-should-retry": "false"})
+        data = [{"object": "embedding", "index": n, "embedding": [float(len(text))]} for n, text in enumerate(texts)]
+        body = orjson.dumps({"object": "list", "model": "m", "data": data[::-1]})
+        return Reply(200, [("content-type", "application/json")], body)
+
+
+async def test_a_key_of_few_tokens_a_minute_reads_in_smaller_bites(
+    documents: Documents, identity: Identity, started: Services, naps: Naps
+) -> None:
+    narrow = Narrow()
+    ingest = Ingest(documents, Gateway(narrow), lambda: started.models.current.product, sleep=naps)
+    text = "".join(f"Sentence number {n} says something of its own. " for n in range(3000))
+    job = await post(documents, identity, text)
+    assert await ingest.run(job, identity, "req_1")
+    found = list(passages(text, started.models.current.product.chunk_tokens))
+    assert narrow.sizes[:3] == [100, 50, 25]
+    assert sum(narrow.sizes[2:]) == len(found)
+    assert naps.seconds == []
+
+
+async def test_a_passage_that_no_minute_allows_is_not_waited_for(
+    ingest: Ingest, documents: Documents, identity: Identity, naps: Naps
+) -> None:
+    job = await post(documents, identity, "A sentence of some length. " * 20)
+    with pytest.raises(ApiError, match="Request too large"):
+        await ingest.run(job, replace(identity, tokens_per_minute=10), "req_1")
+    assert naps.seconds == []
 
 
 async def test_an_outage_is_given_up_after_a_bounded_number_of_attempts(

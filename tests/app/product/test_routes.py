@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx2
@@ -85,6 +87,12 @@ async def test_nothing_is_served_without_a_key(site: Site) -> None:
     for method, path in (("GET", "/documents"), ("POST", "/documents"), ("DELETE", f"/documents/{NOBODY}")):
         answer = await site.http.request(method, path, headers={"authorization": ""})
         assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
+
+
+def test_the_product_costs_a_replica_nothing_until_it_is_used() -> None:
+    heavy = "{'openai', 'numpy', 'boto3', 'pydantic'}"
+    code = f"import sys, app.web, app.product.routes; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 async def test_an_upload_that_is_refused_leaves_no_document(site: Site) -> None:
