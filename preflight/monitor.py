@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf import empty_pb2, struct_pb2
+from pulumi import get_project, get_stack
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import engine_pb2, resource_pb2
@@ -141,6 +142,12 @@ class RecordingMonitor(MockMonitor):
     def stack_outputs(self) -> dict[str, Any]:
         """What the program exported."""
         return self._stack_outputs
+
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """The URN as the engine makes it: every ancestor's type but the stack's."""
+        ancestors = parent.split("::")[2] if parent else STACK_TYPE
+        qualified = type_ if ancestors == STACK_TYPE else f"{ancestors}${type_}"
+        return f"urn:pulumi:{get_stack()}::{get_project()}::{qualified}::{name}"
 
     def RegisterResource(  # noqa: N802 - the protocol's name
         self, request: resource_pb2.RegisterResourceRequest

@@ -120,7 +120,7 @@ def _alerts(recording: Recording) -> Iterator[str]:
         addresses = ", ".join(str(item.inputs.get("endpoint")) for item in subscriptions)
         yield f"alarms go to {addresses}; each address confirms once by mail"
     for budget in recording.of_type("aws:budgets/budget:Budget"):
-        yield f"AWS budget of {float(budget.inputs['limitAmount']):g} USD a month; OpenAI spending has an alarm of its own"
+        yield f"AWS budget of {float(budget.inputs['limitAmount']):g} USD a month; tokens have alarms of their own"
 
 
 def _image(recording: Recording) -> Iterator[str]:

@@ -58,6 +58,20 @@ def test_a_registration_is_kept_whole(project: MakeProject) -> None:
     assert version.property_dependencies["secretId"] == [bucket.urn]
 
 
+def test_a_urn_names_every_ancestor_s_type_but_the_stack_s(project: MakeProject) -> None:
+    program = """
+        import pulumi
+        outer = pulumi.ComponentResource("tiny:index:Outer", "o")
+        inner = pulumi.ComponentResource("tiny:index:Inner", "i", opts=pulumi.ResourceOptions(parent=outer))
+        pulumi.ComponentResource("tiny:index:Leaf", "l", opts=pulumi.ResourceOptions(parent=inner))
+    """
+    assert [item.urn.split("::", 2)[2] for item in record("dev", root=project(program)).resources] == [
+        "tiny:index:Outer::o",
+        "tiny:index:Outer$tiny:index:Inner::i",
+        "tiny:index:Outer$tiny:index:Inner$tiny:index:Leaf::l",
+    ]
+
+
 def test_what_aws_decides_is_unknown_in_a_preview(project: MakeProject) -> None:
     recording = record("dev", root=project(PROGRAM))
     version = recording.one("aws:secretsmanager/secretVersion:SecretVersion")

@@ -1,0 +1,33 @@
+"""The real pulumi command accepts every stack, and sees what the recorder sees."""
+
+import json
+
+import pytest
+
+from preflight.project import Project
+from preflight.record import record
+from tests.engine.conftest import Engine
+from tests.test_program import COMPONENTS
+
+pytestmark = [pytest.mark.engine, pytest.mark.process]
+
+
+@pytest.mark.parametrize("stack", Project.load().stack_names())
+def test_the_engine_plans_exactly_what_the_recorder_recorded(engine: Engine, stack: str) -> None:
+    plan = engine.preview(stack)
+    made = {step["urn"] for step in plan["steps"] if step["op"] == "create" and "pulumi:providers:" not in step["urn"]}
+    recording = record(stack)
+    assert made - {f"urn:pulumi:{stack}::prodkit::pulumi:pulumi:Stack::prodkit-{stack}"} == {
+        item.urn for item in recording.resources
+    }
+    assert plan["changeSummary"] == {"create": len(recording.resources) + 1}
+    assert [line["message"] for line in plan.get("diagnostics", []) if line["severity"] in ("error", "warning")] == []
+
+
+def test_the_components_can_be_used_from_other_languages(engine: Engine) -> None:
+    schema = json.loads(engine.run("package", "get-schema", "./components"))
+    assert sorted(schema["resources"]) == sorted({f"prodkit:index:{noun}" for noun in COMPONENTS.values()})
+    for token, resource in schema["resources"].items():
+        assert resource["isComponent"], token
+        for name, text in {**resource["inputProperties"], **resource["properties"]}.items():
+            assert text.get("description"), f"{token}.{name}"
