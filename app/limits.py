@@ -69,6 +69,7 @@ SETTLE = Script(
 
 SWEEP = Script(
     """
+if redis.call('TYPE', KEYS[1])['ok'] ~= 'hash' then return redis.call('DEL', KEYS[1]) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', KEYS[1], 'requests', 'tokens', 'at', 'rpm', 'tpm')
@@ -83,6 +84,8 @@ end
 return 0
 """
 )
+
+SCRIPTS = (RESERVE, SETTLE, SWEEP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from app.cache import ResponseCache
 from app.container import Container, container
 from app.health import TableProbe
 from app.keys import KeyStore
-from app.limits import Limiter
+from app.limits import SCRIPTS, Limiter
 from app.metrics import Metrics
 from app.models import ModelSource
 from app.secret import OpenAIKey
@@ -43,7 +43,7 @@ class Services:
         """Connect to everything, in parallel and each within its own bound; nothing that is away makes this fail."""
         size = await asyncio.to_thread(container, settings.metadata_uri)
         aws = Aws(settings.aws_region, settings.aws_endpoint_url)
-        valkey = Valkey(settings, aws, max_connections=size.cache_connections)
+        valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=SCRIPTS)
         models = ModelSource(settings, aws)
         spend = Spend(aws, settings.ledger_table)
         services = cls(

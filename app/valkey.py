@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -33,6 +33,23 @@ class ValkeyAwayError(Exception):
     """Valkey did not answer in time, or is known not to; the caller does without it."""
 
 
+class Script:
+    """A Lua script that is sent once and then called by its hash."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._hash = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: Any, key: str, *arguments: str | int | float) -> Any:
+        """The script's answer for one key; one key, so it works in a cluster."""
+        from redis.exceptions import NoScriptError
+
+        try:
+            return await client.evalsha(self._hash, 1, key, *arguments)
+        except NoScriptError:  # a server that took over, or was flushed, since the scripts were sent
+            return await client.eval(self.source, 1, key, *arguments)
+
+
 class Valkey:
     """One process's connections to Valkey, as a cluster or a single node.
 
@@ -40,15 +57,17 @@ class Valkey:
     answered, every operation fails at once instead of paying the time-out again.
     """
 
-    def __init__(self, settings: Settings, aws: Aws, *, max_connections: int) -> None:
+    def __init__(self, settings: Settings, aws: Aws, *, max_connections: int, scripts: Sequence[Script] = ()) -> None:
+        """`scripts` are sent with each new connection to a server, so that an operation is one round trip."""
         self._settings = settings
+        self._scripts = scripts
         self._aws = aws
         self._max_connections = max_connections
         self._slots = asyncio.Semaphore(max_connections)  # the pool refuses a caller it has no connection for
         self._client: Any = None
         self._reachable = False
         self._prober: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
 
     @property
     def reachable(self) -> bool:
@@ -70,7 +89,8 @@ class Valkey:
     async def run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """The result of `operation(client)`, a coroutine over a `redis.asyncio` client; raises ValkeyAwayError.
 
-        An error that the server answers (a script's, say) counts as away as well: the caller's way out is the same.
+        An error that the server answers (a damaged value's, say) raises the same, as the caller's way out is the same,
+        but starts no pause.
         """
         client = self.client
         sent = False
@@ -80,22 +100,22 @@ class Valkey:
                 return await operation(client)
         except Exception as error:
             # Any failure of the client or the server means one thing here, and a request never fails because of it.
-            # Waiting in this process's own queue says nothing about the server, though.
-            if sent:
+            # Having waited in this process's own queue says nothing about the server, though.
+            if sent and not _answered(error):
                 self._pause(error)
             raise ValkeyAwayError("Valkey is away") from error
 
     async def stop(self) -> None:
         """Close every connection; operations fail from now on. Safe to call twice."""
-        self._closed, self._reachable = True, False
+        self._closing.set()
+        self._reachable = False
         if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.wait([self._prober])
+            await self._prober  # not cancelled: a connection half made would be left open
         await self._disconnect()
 
     def _pause(self, error: Exception) -> None:
         self._reachable = False
-        if self._closed or (self._prober is not None and not self._prober.done()):
+        if self._closing.is_set() or (self._prober is not None and not self._prober.done()):
             return
         log.warning("Valkey is away: the cache is bypassed, limits are this replica's share", extra=_fields(error))
         slow = isinstance(error, TimeoutError)
@@ -106,23 +126,27 @@ class Valkey:
             # The server refused or a connection broke: after a failover the client's map of the cluster is wrong.
             await self._disconnect()
         delay = FIRST_PROBE_SECONDS
-        await asyncio.sleep(delay)
-        while not await self._probe():
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):  # the usual end of the wait
+                await asyncio.wait_for(self._closing.wait(), delay)
+            if not self._closing.is_set() and await self._probe():
+                log.info("Valkey is back")
+                return
             delay = min(2 * delay, SLOWEST_PROBE_SECONDS)
-            await asyncio.sleep(delay)
-        log.info("Valkey is back")
 
     async def _probe(self) -> bool:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if self._client is None:
                     self._client = await self._connect()
+                    for script in self._scripts:
+                        await self._client.script_load(script.source)
                 await self._client.ping()
         except Exception as error:
             log.debug("Valkey probe failed", extra=_fields(error))
             await self._disconnect()  # a fresh client reads the cluster's map, the name and the token anew
             return False
-        self._reachable = not self._closed
+        self._reachable = not self._closing.is_set()
         return True
 
     async def _connect(self) -> Any:
@@ -159,23 +183,6 @@ class Valkey:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await client.aclose()
-
-
-class Script:
-    """A Lua script that is sent once and then called by its hash, in one round trip."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._hash = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, client: Any, key: str, *arguments: str | int | float) -> Any:
-        """The script's answer for one key; one key, so it works in a cluster."""
-        from redis.exceptions import NoScriptError
-
-        try:
-            return await client.evalsha(self._hash, 1, key, *arguments)
-        except NoScriptError:
-            return await client.eval(self._source, 1, key, *arguments)
 
 
 def is_serverless(host: str) -> bool:
@@ -251,6 +258,13 @@ async def _token_provider(settings: Settings, aws: Aws) -> Any:
             return await aws.run(self.get_credentials)
 
     return TokenProvider()
+
+
+def _answered(error: Exception) -> bool:
+    """Whether a healthy server said no to one operation; a replica's or a cluster's refusal is not that."""
+    from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
+
+    return type(error) in (ResponseError, NoPermissionError, OutOfMemoryError)
 
 
 def _fields(error: Exception) -> dict[str, dict[str, str]]:

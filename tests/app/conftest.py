@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+import redis
 from moto.server import ThreadedMotoServer
 
 from app.aws import Aws
@@ -137,8 +138,11 @@ def fake_server() -> Iterator[int]:
     server = TcpFakeServer(("127.0.0.1", 0), server_type="valkey")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    port = int(server.server_address[1])
+    with redis.Redis(port=port) as client:
+        client.eval("return 1", 0)  # the first script loads Lua, which takes longer than an operation may
     try:
-        yield int(server.server_address[1])
+        yield port
     finally:
         server.shutdown()
         server.server_close()
@@ -173,6 +177,19 @@ def valkey_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     else:
         with fake_server() as port:
             yield port
+
+
+@pytest.fixture(scope="session")
+def cluster_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A real cluster of one node that holds every slot; skips the test when redis-server is not installed."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with redis_server(tmp_path_factory.mktemp("cluster"), *options) as (port, _):
+        cli = ["redis-cli", "-p", str(port), "cluster"]
+        subprocess.run([*cli, "addslotsrange", "0", "16383"], check=True, stdout=subprocess.DEVNULL)
+        wait_until(lambda: b"cluster_state:ok" in subprocess.run([*cli, "info"], capture_output=True).stdout)
+        yield port
 
 
 @pytest.fixture

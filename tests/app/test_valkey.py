@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+import shutil
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.exceptions import ReadOnlyError
+
+from app import valkey
+from app.aws import Aws
+from app.settings import Settings
+from app.valkey import Script, Valkey, ValkeyAwayError, iam_token, is_serverless
+from tests.app.conftest import free_port, redis_server
+
+needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+
+
+@asynccontextmanager
+async def connected(settings: Settings, aws: Aws, **changes: Any) -> AsyncIterator[Valkey]:
+    store = Valkey(replace(settings, **changes), aws, max_connections=8)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+async def reachable(store: Valkey) -> None:
+    """Return when the store is reachable again."""
+    async with asyncio.timeout(10):
+        while not store.reachable:
+            assert store._prober is not None
+            await store._prober
+
+
+@pytest.mark.process
+async def test_a_script_is_sent_once_and_then_called_by_its_hash(settings: Settings, aws: Aws) -> None:
+    script = Script("return {KEYS[1], ARGV[1]} -- " + str(free_port()))
+    async with connected(settings, aws) as store:
+        assert await store.run(lambda client: script.run(client, "k", 1)) == [b"k", b"1"]
+        with mock.patch("redis.asyncio.Redis.eval", side_effect=AssertionError):
+            assert await store.run(lambda client: script.run(client, "k", "two")) == [b"k", b"two"]
+
+
+@pytest.mark.process
+async def test_a_server_that_is_not_there_costs_nothing_after_the_first_try(settings: Settings, aws: Aws) -> None:
+    async with connected(settings, aws, cache_port=free_port()) as store:
+        assert not store.reachable
+        operation = mock.AsyncMock()
+        with pytest.raises(ValkeyAwayError):
+            await store.run(operation)
+        with pytest.raises(ValkeyAwayError):
+            _ = store.client
+        operation.assert_not_called()
+
+
+@pytest.mark.process
+@needs_redis
+async def test_a_frozen_server_costs_one_time_out_and_is_used_again_once_it_thaws(
+    settings: Settings, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valkey, "CONNECT_SECONDS", 0.3)
+    with redis_server(tmp_path) as (port, process):
+        async with connected(settings, aws, cache_port=port) as store:
+            await store.run(lambda client: client.set("a", "1"))
+            await store.run(lambda client: client.set("b", "2"))
+            process.send_signal(signal.SIGSTOP)
+            results = await asyncio.gather(
+                *(store.run(lambda client: client.get("a")) for _ in range(20)), return_exceptions=True
+            )
+            assert {type(result) for result in results} == {ValkeyAwayError}
+            operation = mock.AsyncMock()
+            with pytest.raises(ValkeyAwayError):
+                await store.run(operation)
+            operation.assert_not_called()
+            process.send_signal(signal.SIGCONT)
+            await reachable(store)
+            # An answer to an operation that timed out must never be read by the next one.
+            assert await store.run(lambda client: client.get("b")) == b"2"
+
+
+@pytest.mark.process
+@needs_redis
+async def test_a_server_that_restarts_is_found_again(settings: Settings, aws: Aws, tmp_path: Path) -> None:
+    with redis_server(tmp_path) as (port, process):
+        async with connected(settings, aws, cache_port=port) as store:
+            process.kill()
+            process.wait()
+            with pytest.raises(ValkeyAwayError):
+                await store.run(lambda client: client.get("a"))
+            with redis_server(tmp_path, port=port):
+                await reachable(store)
+                assert await store.run(lambda client: client.get("a")) is None
+
+
+@pytest.mark.process
+async def test_more_callers_than_connections_take_turns(settings: Settings, aws: Aws) -> None:
+    async with connected(settings, aws) as store:
+        results = await asyncio.gather(*(store.run(lambda client: client.ping()) for _ in range(64)))
+        assert len(results) == 64
+        assert store.reachable
+
+
+@pytest.mark.process
+async def test_an_error_of_the_server_is_never_an_error_of_the_request(settings: Settings, aws: Aws) -> None:
+    async with connected(settings, aws) as store:
+        await store.run(lambda client: client.set("text", "1"))
+        with pytest.raises(ValkeyAwayError):
+            await store.run(lambda client: client.incr("text", "x"))
+        with pytest.raises(ValkeyAwayError):
+            await store.run(lambda client: client.lpush("text", "x"))
+        assert store.reachable
+
+
+async def test_a_replica_that_refuses_to_write_is_left_for_a_new_connection(settings: Settings, aws: Aws) -> None:
+    async with connected(settings, aws) as store:
+        first = store.client
+        with pytest.raises(ValkeyAwayError):
+            await store.run(mock.AsyncMock(side_effect=ReadOnlyError()))
+        assert not store.reachable
+        await reachable(store)
+        assert store.client is not first
+
+
+@pytest.mark.process
+async def test_a_store_that_is_stopped_stays_stopped(settings: Settings, aws: Aws) -> None:
+    async with connected(settings, aws) as store:
+        await store.stop()
+        with pytest.raises(ValkeyAwayError):
+            await store.run(lambda client: client.ping())
+        assert store._prober is None
+
+
+@pytest.mark.process
+async def test_a_cluster_works_as_a_single_node_does(settings: Settings, aws: Aws, cluster_port: int) -> None:
+    async with connected(settings, aws, cache_port=cluster_port, cache_mode="cluster") as store:
+        script = Script("return redis.call('INCR', KEYS[1])")
+        for expected in (1, 2):
+            assert await store.run(lambda client: script.run(client, "{first}")) == expected
+        await store.run(lambda client: client.set("second", "2", ex=60))
+        assert await store.run(lambda client: client.get("second")) == b"2"
+        found = {key async for key in store.client.scan_iter(match="*")}
+        assert {b"second", b"{first}"} <= found
+
+
+NAMES = st.from_regex(r"\A[a-z][a-z0-9-]{0,39}\Z")
+SECRETS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/=", min_size=1, max_size=60)
+
+
+@given(NAMES, NAMES, SECRETS, SECRETS, st.none() | SECRETS, st.booleans(), st.integers(0, 4_000_000_000))
+def test_the_token_is_the_one_that_botocore_signs(
+    cache: str, user: str, access: str, secret: str, session: str | None, serverless: bool, now: int
+) -> None:
+    token = iam_token(
+        cache_name=cache,
+        user=user,
+        region="us-west-2",
+        serverless=serverless,
+        access_key=access,
+        secret_key=secret,
+        session_token=session,
+        now=now,
+    )
+    query = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
+    request = AWSRequest("GET", f"http://{cache}/", params=query)
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    signer = SigV4QueryAuth(Credentials(access, secret, session), "elasticache", "us-west-2", expires=900)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=moment.replace(tzinfo=None)):
+        signer.add_auth(request)
+    expected = str(request.url).removeprefix("http://")
+    assert token.split("/?")[0] == expected.split("/?")[0] == cache
+    assert sorted(token.split("?")[1].split("&")) == sorted(expected.split("?")[1].split("&"))
+
+
+def test_only_a_serverless_address_is_serverless() -> None:
+    assert is_serverless("prodkit-abc123.serverless.use1.cache.amazonaws.com")
+    assert not is_serverless("master.prodkit.abc123.use1.cache.amazonaws.com")
+
+
+@pytest.mark.process
+async def test_a_token_is_signed_again_well_before_it_expires(
+    settings: Settings, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert valkey.TOKEN_REFRESH_SECONDS + 60 < valkey.TOKEN_SECONDS <= 900
+    now = 1_000.0
+    monkeypatch.setattr("app.valkey.time.monotonic", lambda: now)
+    monkeypatch.setattr("app.valkey.time.time", lambda: 1_800_000_000 + now)
+    provider = await valkey._token_provider(replace(settings, cache_user="app", cache_name="main"), aws)
+    user, first = await provider.get_credentials_async()
+    assert user == "app"
+    assert first.startswith("main/?Action=connect&User=app&")
+    now += valkey.TOKEN_REFRESH_SECONDS
+    assert await provider.get_credentials_async() == (user, first)
+    now += 1
+    assert (await provider.get_credentials_async())[1] != first
+
+
+@pytest.mark.process
+async def test_iam_means_tls_with_a_checked_certificate(settings: Settings, aws: Aws) -> None:
+    with mock.patch("redis.asyncio.Redis") as made:
+        await Valkey(replace(settings, cache_auth="iam"), aws, max_connections=8)._connect()
+    options = made.call_args.kwargs
+    assert options["ssl"] is True
+    assert (options["ssl_cert_reqs"], options["ssl_check_hostname"]) == ("required", True)
+    assert options["credential_provider"].get_credentials()[0] == "app"
+    assert options["retry"].get_retries() == 0
+
+
+def test_no_thread_is_left_by_a_client_that_was_closed() -> None:
+    before = threading.active_count()
+    clients = Aws("us-east-1")
+    clients.close()
+    assert threading.active_count() == before
