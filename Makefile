@@ -7,7 +7,7 @@ PORT ?= 8080
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 
-.PHONY: help up plan test key destroy lint types lock clean
+.PHONY: help up plan test key destroy lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,9 @@ lint: $(READY) ## ruff: rules and format
 
 types: $(READY) ## mypy, strict
 	@.venv/bin/mypy
+
+reference: $(READY) ## write docs/reference.md from the code
+	@$(PY) -m tests.reference
 
 lock: ## resolve both locks anew from pyproject.toml (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url pyproject.toml -o app/requirements.lock

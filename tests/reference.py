@@ -1,0 +1,77 @@
+"""Writes docs/reference.md from the modules that hold each fact (`make reference`); a test compares the two."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from app.errors import KINDS
+from app.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
+from components._timeouts import derive
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/reference.md"
+
+
+def render() -> str:
+    """The whole page."""
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    chain = derive(int(project["config"]["maxStreamSeconds"]["default"])).environment()
+    return "\n".join(
+        [
+            "# Reference",
+            "",
+            "Made by `make reference` from the code; do not edit it by hand.",
+            "",
+            "## Settings of a stack",
+            "",
+            "In `stacks/Pulumi.<stack>.yaml` under `config:`, with `prodkit:` before the key. `aws:region` and",
+            "`aws:allowedAccountIds` are required.",
+            "",
+            *_table(
+                ("key", "type", "default", "meaning"),
+                (
+                    (f"`{key}`", known["type"], f"`{_shown(known['default'])}`", " ".join(known["description"].split()))
+                    for key, known in project["config"].items()
+                ),
+            ),
+            "## Environment of a task",
+            "",
+            "Set by the task definition and read by the app, which refuses to start when one is missing and names it.",
+            "ECS itself sets " + ", ".join(f"`{name}`" for name in PLATFORM_ENVIRONMENT) + ".",
+            "",
+            *_table(("name", "for `maxStreamSeconds` 600"), ((f"`{n}`", chain.get(n, "")) for n in ENVIRONMENT)),
+            "## Metrics",
+            "",
+            f"Namespace `{NAMESPACE}`, dimensions {' and '.join(f'`{name}`' for name in DIMENSIONS)}, one",
+            "document each 10 seconds. No tenant, key, request or model is ever a dimension: those are in the log.",
+            "",
+            *_table(("metric", "unit"), ((f"`{name}`", unit) for name, unit in UNITS.items())),
+            "## Errors",
+            "",
+            'Always OpenAI\'s shape: `{"error": {"message", "type", "param", "code"}}`. An error of OpenAI itself',
+            "keeps its status and code. The domain says who has to act; only `us` is this service's own failure.",
+            "",
+            *_table(
+                ("code", "status", "type", "domain", "try again"),
+                (
+                    (f"`{code}`", str(kind.status), f"`{kind.type}`", kind.domain, "yes" if kind.retryable else "no")
+                    for code, kind in KINDS.items()
+                ),
+            ),
+        ]
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [*("| " + " | ".join(cell or " " for cell in line) + " |" for line in lines), ""]
+
+
+def _shown(value: object) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else '""' if value == "" else str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())
