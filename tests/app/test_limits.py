@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,11 +49,11 @@ async def limiter(
     request: pytest.FixtureRequest, settings: Settings, aws: Aws, fake_port: int
 ) -> AsyncIterator[Limiter]:
     """A limiter on the Valkey of the session, on a cluster and on fakeredis."""
-    changes = {
-        "server": dict,
-        "cluster": lambda: {"cache_port": request.getfixturevalue("cluster_port"), "cache_mode": "cluster"},
-        "fake": lambda: {"cache_port": fake_port},
-    }[request.param]()
+    changes: dict[str, Any] = {}
+    if request.param == "cluster":
+        changes = {"cache_port": request.getfixturevalue("cluster_port"), "cache_mode": "cluster"}
+    elif request.param == "fake":
+        changes = {"cache_port": fake_port}
     valkey = Valkey(replace(settings, **changes), aws, max_connections=8, scripts=limits.SCRIPTS)
     await valkey.start()
     yield Limiter(valkey, lambda: DEFAULTS, max_local_keys=3)

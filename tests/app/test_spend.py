@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +100,7 @@ async def test_an_orderly_stop_loses_nothing(flaky: FlakyAws, cloud: CloudParts,
     await spend.stop()
     await spend.record(identity, "gpt-6-luna", USAGE, 6)
     await spend.stop()
-    assert ledger(cloud, identity.tenant, month_of(module.time.time()))["spent_pico"] == 11
+    assert ledger(cloud, identity.tenant, month_of(time.time()))["spent_pico"] == 11
 
 
 async def test_the_task_writes_on_its_own(
@@ -112,7 +113,7 @@ async def test_the_task_writes_on_its_own(
     async with asyncio.timeout(10):
         while spend._pending or spend._batches:  # noqa: ASYNC110 - the task under test has no event of its own
             await asyncio.sleep(0.01)
-    assert ledger(cloud, identity.tenant, month_of(module.time.time()))["requests"] == 1
+    assert ledger(cloud, identity.tenant, month_of(time.time()))["requests"] == 1
     await spend.stop()
 
 
