@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="warning",  # our own lines tell start and stop
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -81,6 +82,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        log.info("serving", extra={"fields": {"port": self.config.port}})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -103,6 +105,8 @@ class Server(uvicorn.Server):
         self._stopping = asyncio.create_task(self._stop_listening(), name="drain")
 
     async def _stop_listening(self) -> None:
-        log.info("draining", extra={"fields": {"grace_seconds": self._grace_seconds}})
+        drain_seconds = self.config.timeout_graceful_shutdown
+        fields = {"grace_seconds": self._grace_seconds, "drain_seconds": drain_seconds}
+        log.info("draining", extra={"fields": fields})
         await asyncio.sleep(self._grace_seconds)
         self.should_exit = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.process
 MODELS = Models(default_document())
 GOOD = whole(200, b'{"output": [], "status": "completed"}', "X-Request-Id: req_1", "X-RateLimit-Remaining-Requests: 9")
 SECONDS = 5.0
+IDLE_OPTION: int = getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0)  # Linux, macOS
 
 
 @dataclass
@@ -287,3 +289,24 @@ async def test_a_long_body_arrives_whole() -> None:
         deadline = asyncio.get_running_loop().time() + SECONDS
         await ask_openai(up, Keys(), long, deadline=deadline, stack="dev")  # type: ignore[arg-type]  # a fake key store
     assert server.seen[0].body == long.payload
+
+
+async def test_a_silent_connection_is_probed_before_nat_forgets_it() -> None:
+    async def answer(connection: Connection) -> None:
+        await connection.say(OK_STREAM)
+        await connection.gone.wait()
+
+    async with opened(answer) as (up, _):
+        got = await ask(up, Keys(), stream=True)
+        assert isinstance(got, OpenStream)
+        assert got.response.connection is not None
+        assert got.response.connection.transport is not None
+        sock = got.response.connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+        assert sock.getsockopt(socket.IPPROTO_TCP, IDLE_OPTION) == 45
+        got.response.close()
+
+
+async def test_a_pool_is_opened_before_it_is_used() -> None:
+    with pytest.raises(RuntimeError):
+        await Upstream("http://127.0.0.1:9/v1", connections=1, tcp_keep_alive_seconds=45).post("/responses", b"", "k")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app import metrics as names
+from app.errors import ApiError
+from app.keys import Identity
+from app.metrics import Metrics
+from app.models import Models, Usage, default_document
+from app.pipeline import record as step
+from app.pipeline.choose import make_plan
+from app.pipeline.endpoints import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES, Endpoint
+from app.pipeline.look_up import place_of
+from app.pipeline.messages import Call
+from app.pipeline.record import Record
+from app.pipeline.settle import charge, estimated_usage
+
+MODELS = Models(default_document())
+IDENTITY = Identity("acme", "0123456789ab", "ci", "user", None, None)
+
+
+class Counts(Metrics):
+    """Metrics that remember what was counted."""
+
+    def __init__(self) -> None:
+        super().__init__("dev", "web", write=lambda _: None)
+        self.seen: dict[str, float] = {}
+
+    def count(self, name: str, value: float = 1) -> None:
+        super().count(name, value)
+        self.seen[name] = self.seen.get(name, 0) + value
+
+    def observe(self, name: str, value: float) -> None:
+        super().observe(name, value)
+        self.seen[name] = value
+
+
+def written(record: Record, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    counts = Counts()
+    step.write(record, counts)
+    return json.loads(capsys.readouterr().out), counts.seen
+
+
+@pytest.mark.parametrize(
+    ("code", "metric"),
+    [
+        ("invalid_json", names.CALLER_ERRORS),
+        ("not_allowed", names.POLICY_ERRORS),
+        ("overloaded", names.POLICY_ERRORS),
+        ("upstream_timeout", names.UPSTREAM_ERRORS),
+        ("internal_error", names.INTERNAL_ERRORS),
+    ],
+)
+def test_an_error_counts_for_its_domain_and_no_other(
+    capsys: pytest.CaptureFixture[str], code: str, metric: str
+) -> None:
+    record = Record("req_1", "/v1/responses", IDENTITY)
+    record.refused(ApiError(code, "no"))
+    line, counts = written(record, capsys)
+    assert line["error_code"] == code
+    assert {name for name in names.ERROR_DOMAINS.values() if name in counts} == {metric}
+    assert counts[names.REQUESTS] == 1
+
+
+def test_a_limit_of_ours_is_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record("req_1", "/v1/responses", IDENTITY)
+    record.refused(ApiError("rate_limit_exceeded", "later"))
+    assert written(record, capsys)[1][names.RATE_LIMITED] == 1
+
+
+@pytest.mark.parametrize(("draining", "code"), [(False, "client_disconnected"), (True, "stopped")])
+def test_nobody_is_blamed_for_a_caller_who_leaves(
+    capsys: pytest.CaptureFixture[str], draining: bool, code: str
+) -> None:
+    record = Record("req_1", "/v1/responses", IDENTITY)
+    record.left(draining=draining)
+    line, counts = written(record, capsys)
+    assert (line["status"], line["error_code"]) == (499, code)
+    assert not set(names.ERROR_DOMAINS.values()) & set(counts)
+
+
+def test_a_charged_call_tells_tokens_and_dollars_but_no_word_of_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(RESPONSES, {"model": "fast", "input": "a secret question"}, MODELS)
+    record = Record("req_1", "/v1/responses", IDENTITY)
+    record.planned(plan)
+    record.cache = "miss"
+    record.status = 200
+    charge(record, plan, Usage(100_000, 0, 0, 100_000), estimated=False)
+    line, counts = written(record, capsys)
+    assert (line["input_tokens"], line["output_tokens"], line["cost_usd"]) == (100_000, 100_000, 0.06)
+    assert counts[names.SPEND_USD] == 0.06
+    assert counts[names.CACHE_MISSES] == 1
+    assert "secret" not in json.dumps(line)
+
+
+def test_a_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record("req_1", "/v1/responses")
+    for _ in range(2):
+        step.write(record, Counts())
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_estimate_never_misses_what_was_produced() -> None:
+    plan = make_plan(RESPONSES, {"model": "fast", "input": "x" * 40}, MODELS)
+    assert estimated_usage(plan, 9) == Usage(10, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "headers", "kept"),
+    [
+        (RESPONSES, {}, {}, True),
+        (CHAT, {}, {}, True),
+        (EMBEDDINGS, {}, {}, True),
+        (MODERATIONS, {}, {}, False),
+        (RESPONSES, {"stream": True}, {}, False),
+        (RESPONSES, {}, {"cache-control": "no-cache"}, False),
+        (RESPONSES, {}, {"cache-control": "max-age=0, No-Store"}, False),
+        (RESPONSES, {}, {"cache-control": "max-age=60"}, True),
+    ],
+)
+def test_only_whole_answers_of_those_who_do_not_object_are_kept(
+    endpoint: Endpoint, more: dict[str, Any], headers: dict[str, str], kept: bool
+) -> None:
+    model = {"text": "fast", "embedding": "embed", "moderation": "moderate"}[endpoint.kind]
+    content: Any = [] if endpoint is CHAT else "hi"
+    plan = make_plan(endpoint, {"model": model, endpoint.content: content, **more}, MODELS)
+    place = place_of(Call(endpoint.path, b"", IDENTITY, "req_1", headers), plan)
+    assert (place is not None) is kept
+    if place is not None:
+        assert (place.tenant, place.endpoint) == ("acme", endpoint.path)
+
+
+def test_the_model_that_answers_is_part_of_the_place_and_its_alias_is_not() -> None:
+    def place(model: str) -> Any:
+        plan = make_plan(RESPONSES, {"model": model, "input": "hi"}, MODELS)
+        return place_of(Call("/v1/responses", b"", IDENTITY, "req_1"), plan)
+
+    assert place("fast") == place("gpt-6-luna")
+    assert place("fast") != place("best")
