@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
 
@@ -152,6 +153,16 @@ async def test_a_reader_who_leaves_ends_the_call_to_the_model(site: Site, simula
     # Asked in a thread, as it waits until nothing is in flight at the simulator.
     asked = await asyncio.to_thread(simulator.requests)
     assert [request["outcome"] for request in asked if request["path"] == "/v1/responses"] == ["disconnected"]
+
+
+async def test_a_caller_who_gives_up_waiting_ends_the_call_to_the_model(site: Site, simulator: Running) -> None:
+    await site.learn("handbook.md", HANDBOOK)
+    question = {"question": "When does the office open?", "stream": False}
+    simulator.fault("delay", seconds=60.0, times=None)
+    with pytest.raises(httpx2.ReadTimeout):
+        await site.http.post("/ask", json=question, timeout=2)
+    asked = await asyncio.to_thread(simulator.requests)
+    assert asked[-1]["outcome"] == "disconnected"
 
 
 @pytest.mark.parametrize(
