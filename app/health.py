@@ -79,7 +79,7 @@ async def ready(services: Services) -> tuple[bool, dict[str, Any]]:
         "status": status,
         "state_table": "ok" if table else f"unreachable: {services.table_probe.problem}",
         "models": document,
-        "cache": "ok" if cache else "away: cache bypassed, limits by replica",
+        "cache": "ok" if cache else f"away: {services.valkey.problem}",
         "openai_key": "set" if services.openai_key.is_set else "missing",
         "in_flight": services.metrics.in_flight,
     }

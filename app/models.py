@@ -20,7 +20,6 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 DEFAULT_DOCUMENT = Path(__file__).with_name("models.yaml")
-PICO_PER_USD = 1_000_000_000_000
 PICO_PER_TOKEN = 1_000_000  # of a price of one USD per million tokens
 POLL_SECONDS = 15  # the fastest that AppConfig allows
 FIRST_READ_SECONDS = 3.0  # a start waits no longer: the image's document serves until AppConfig answers

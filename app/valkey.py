@@ -66,6 +66,8 @@ class Valkey:
         self._slots = asyncio.Semaphore(max_connections)  # the pool refuses a caller it has no connection for
         self._client: Any = None
         self._reachable = False
+        self.problem = "not connected yet"
+        """Why the last operation or probe failed, the name of an error; empty when it was answered."""
         self._prober: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
@@ -83,8 +85,9 @@ class Valkey:
 
     async def start(self) -> None:
         """Connect; when that takes longer than CONNECT_SECONDS go on without, and keep trying in the background."""
-        if not await self._probe():
-            self._pause(TimeoutError())
+        error = await self._probe()
+        if error is not None:
+            self._pause(error)
 
     async def run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """The result of `operation(client)`, a coroutine over a `redis.asyncio` client; raises ValkeyAwayError.
@@ -117,7 +120,7 @@ class Valkey:
         self._reachable = False
         if self._closing.is_set() or (self._prober is not None and not self._prober.done()):
             return
-        log.warning("Valkey is away: the cache is bypassed, limits are this replica's share", extra=_fields(error))
+        self._note(error)
         slow = isinstance(error, TimeoutError)
         self._prober = asyncio.create_task(self._probe_until_reachable(reconnect=not slow), name="valkey")
 
@@ -129,12 +132,17 @@ class Valkey:
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):  # the usual end of the wait
                 await asyncio.wait_for(self._closing.wait(), delay)
-            if not self._closing.is_set() and await self._probe():
+            if self._closing.is_set():
+                return
+            error = await self._probe()
+            if error is None:
                 log.info("Valkey is back")
                 return
+            self._note(error)
             delay = min(2 * delay, SLOWEST_PROBE_SECONDS)
 
-    async def _probe(self) -> bool:
+    async def _probe(self) -> Exception | None:
+        """Connect when there is no client, and ping; the error when that fails."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if self._client is None:
@@ -143,11 +151,19 @@ class Valkey:
                         await self._client.script_load(script.source)
                 await self._client.ping()
         except Exception as error:
-            log.debug("Valkey probe failed", extra=_fields(error))
             await self._disconnect()  # a fresh client reads the cluster's map, the name and the token anew
-            return False
+            return error
         self._reachable = not self._closing.is_set()
-        return True
+        self.problem = ""
+        return None
+
+    def _note(self, error: Exception) -> None:
+        """Log why Valkey is away when it is not what was logged last. An error's text may hold the token: not that."""
+        name = type(error).__name__
+        if name != self.problem:
+            fields = {"reason": name}
+            log.warning("Valkey is away: no cache, limits are this replica's share", extra={"fields": fields})
+        self.problem = name
 
     async def _connect(self) -> Any:
         from redis.asyncio import Redis, RedisCluster
@@ -265,7 +281,3 @@ def _answered(error: Exception) -> bool:
     from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
     return type(error) in (ResponseError, NoPermissionError, OutOfMemoryError)
-
-
-def _fields(error: Exception) -> dict[str, dict[str, str]]:
-    return {"fields": {"reason": type(error).__name__}}

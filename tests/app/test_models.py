@@ -17,7 +17,6 @@ from app.errors import ApiError
 from app.model_document import KINDS, DocumentError, check
 from app.models import (
     DEFAULT_DOCUMENT,
-    PICO_PER_USD,
     LongContext,
     Models,
     Price,
@@ -28,6 +27,7 @@ from app.models import (
 
 SCHEMA = json.loads(Path(DEFAULT_DOCUMENT).with_name("models.schema.json").read_text())
 DOCUMENT = default_document()
+PICO_PER_USD = 10**12
 VALIDATOR = jsonschema.Draft4Validator(SCHEMA)
 
 # What OpenAI has shut down or will by the end of 2027, and when.
