@@ -121,4 +121,5 @@ def _retry_after(attempt: _Attempt, pause: float) -> float | None:
         least = float(asked)
     except ValueError:
         return None
-    return None if least > MAX_RETRY_AFTER_SECONDS else max(least, pause)
+    # Written so that "nan" is no wait either.
+    return max(least, pause) if 0 <= least <= MAX_RETRY_AFTER_SECONDS else None

@@ -45,7 +45,7 @@ REFERENCES: Mapping[str, str] = {
     "conversation_id": "resend the earlier turns in `input`",
 }
 
-# Top-level fields that only make sense with stored state or with work that outlives the request.
+# Top-level fields that need stored state, work that outlives the request, or work at OpenAI that has no price here.
 FORBIDDEN_FIELDS: Mapping[str, str] = {
     "previous_response_id": "answers are not stored; resend the earlier turns in `input`",
     "conversation": "conversations are not stored; resend the earlier turns in `input`",
@@ -53,6 +53,7 @@ FORBIDDEN_FIELDS: Mapping[str, str] = {
     "background": "background responses are stored; send the request without it, or stream",
     "background_options": "background responses are stored; send the request without it, or stream",
     "web_search_options": "hosted tools are off; use function tools",
+    "audio": "spoken answers are not priced here, and a voice may be named by a stored id",
 }
 
 

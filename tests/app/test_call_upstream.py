@@ -112,6 +112,7 @@ async def test_a_passing_fault_is_tried_once_more(first: bytes) -> None:
         error(503, "project_spend_limit_exceeded"),
         error(502, "bad_gateway"),
         error(503, "server_is_overloaded", "Retry-After: 60"),
+        error(503, "server_is_overloaded", "Retry-After: nan"),
         error(503, "server_is_overloaded", "Retry-After: Sun, 22 Nov 2026 10:00:00 GMT"),
         error(500, "server_error", "X-Should-Retry: false"),
     ],

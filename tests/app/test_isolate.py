@@ -83,8 +83,11 @@ def test_a_hosted_tool_cannot_be_chosen(choice: dict[str, Any]) -> None:
     assert refusal(RESPONSES, {"input": "hi", "tool_choice": choice}).param == "tool_choice.type"
 
 
-def test_web_search_in_chat_is_refused() -> None:
-    assert refusal(CHAT, {"messages": [], "web_search_options": {}}).param == "web_search_options"
+@pytest.mark.parametrize(
+    ("field", "value"), [("web_search_options", {}), ("audio", {"format": "wav", "voice": {"id": "voice_1"}})]
+)
+def test_hosted_work_in_chat_is_refused(field: str, value: Any) -> None:
+    assert refusal(CHAT, {"messages": [], field: value}).param == field
 
 
 @pytest.mark.parametrize(
