@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pulumi
 
+from preflight.monitor import UnexpectedInvokeError
 from preflight.plan import lines, plan
 from preflight.project import UnknownStackError
 from preflight.record import record
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         shown = plan(record(given.stack))
-    except (UnknownStackError, pulumi.RunError) as error:
+    except (UnknownStackError, UnexpectedInvokeError, pulumi.RunError) as error:
         print(f"prodkit: {error}", file=sys.stderr)
         return 2
     if given.json:

@@ -67,12 +67,28 @@ class PreviewMocks(Mocks):
     def __init__(self, settings: Mapping[str, Setting]) -> None:
         region = settings.get("aws:region")
         self.region = region.value if region else "us-east-1"
+        self.assumptions: set[str] = set()
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         return "", {}
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        if args.token in _ASSUMED:
+            answer, assumption = _ASSUMED[args.token]
+            self.assumptions.add(assumption)
+            return answer, None
         return invoke_answer(args.token, self.region), None
+
+
+# What only the account knows: the answer that lets a plan go on, and the sentence that says what it takes for granted.
+_ROUTES: Final = "the existing private subnets are assumed to have a route to NAT, which the deployment checks"
+_ASSUMED: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "aws:ec2/getRouteTables:getRouteTables": ({"id": "rtb", "ids": ["rtb-assumed"]}, _ROUTES),
+    "aws:ec2/getRouteTable:getRouteTable": (
+        {"id": "rtb-assumed", "routes": [{"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-assumed"}]},
+        _ROUTES,
+    ),
+}
 
 
 def invoke_answer(token: str, region: str, account: str = EXAMPLE_ACCOUNT) -> dict[str, Any]:

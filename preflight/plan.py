@@ -47,7 +47,7 @@ class Plan:
     outputs: list[str]
     """Names of what the stack exports."""
     messages: list[str]
-    """Warnings that the program logged."""
+    """Warnings that the program logged, and what was assumed about the account."""
 
     @property
     def resources(self) -> list[PlannedResource]:

@@ -37,7 +37,7 @@ class Recording:
     outputs: dict[str, Any]
     settings: dict[str, Setting]
     messages: list[str] = field(default_factory=list)
-    """Warnings and errors that the program logged."""
+    """Warnings and errors that the program logged, and what was assumed about the account."""
 
     def of_type(self, token: str) -> list[Resource]:
         """Resources of one type token such as `aws:s3/bucket:Bucket`."""
@@ -80,7 +80,8 @@ def evaluate(
     """
     project = Project.load(root)
     settings = project.settings(stack, overrides)
-    monitor = RecordingMonitor(mocks or PreviewMocks(settings), root)
+    assumed = PreviewMocks(settings)
+    monitor = RecordingMonitor(mocks or assumed, root)
     engine = RecordingEngine()
 
     def run() -> None:
@@ -103,7 +104,8 @@ def evaluate(
             _run_program(root / "__main__.py", parallel)
 
     _in_own_thread(run)
-    return Recording(stack, project.name, monitor.recorded(), monitor.stack_outputs(), settings, engine.messages)
+    messages = [*engine.messages, *sorted(assumed.assumptions)]
+    return Recording(stack, project.name, monitor.recorded(), monitor.stack_outputs(), settings, messages)
 
 
 def _run_program(path: Path, parallel: int) -> None:

@@ -162,12 +162,13 @@ def parse(stack: str, values: Mapping[str, str]) -> Settings:
             read[name] = _reader(_hints()[name])(values[key].strip())
         except ValueError as error:
             problems.append(f"{key}={values[key]!r} {error}")
-    if not problems:
-        settings = Settings(**read)
-        problems = list(checks.problems(settings))
-        if not problems:
-            return settings
-    raise SettingsError(problems)
+    if len(read) < len(fields(Settings)):
+        raise SettingsError(problems)
+    settings = Settings(**read)
+    problems += checks.problems(settings)
+    if problems:
+        raise SettingsError(problems)
+    return settings
 
 
 @cache

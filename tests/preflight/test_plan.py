@@ -95,6 +95,17 @@ def test_a_foreign_region_is_told_its_cost() -> None:
     assert any(item.startswith("eu-west-1 is outside the US (allowNonUsRegion)") for item in foreign.statements)
 
 
+def test_what_only_the_account_knows_is_said_to_be_assumed() -> None:
+    adopted = {
+        "nat": "single",
+        "vpcId": "vpc-01234567",
+        "publicSubnetIds": '["subnet-0000000a", "subnet-0000000b"]',
+        "privateSubnetIds": '["subnet-0000000c", "subnet-0000000d"]',
+    }
+    (message,) = plan(record("staging", adopted)).messages
+    assert message.startswith("the existing private subnets are assumed to have a route to NAT")
+
+
 def test_the_command_prints_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--stack", "dev", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

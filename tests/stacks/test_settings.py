@@ -253,9 +253,9 @@ def test_a_missing_key_is_refused_with_the_command_that_sets_it() -> None:
 
 
 def test_every_problem_is_named_at_once() -> None:
-    text = refusal(values(webMinTasks="0", zoneCount="9", nat="none", alertEmails="[]"))
-    assert text.startswith("3 settings are wrong, nothing was registered:")
-    assert len(text.splitlines()) == 4
+    text = refusal(values(webMinTask="2", webMinTasks="0", zoneCount="9", alertEmails="[]"))
+    assert text.startswith("4 settings are wrong, nothing was registered:")
+    assert len(text.splitlines()) == 5
 
 
 def test_a_bad_setting_stops_the_program_before_anything_registers() -> None:
