@@ -3,8 +3,8 @@
 Streams both ways and holds no body: a slow side slows the other. Like the real one it sends a request to the healthy
 target with the fewest requests in progress, cuts a connection on which no byte moves for the idle timeout (504 when the
 answer had not begun), lets a target that leaves finish what it has, and answers 503 when there is no target to send to.
-Unlike the real one it opens a connection for each request, so that a request is never lost to a connection that just
-closed: a refused one has sent nothing and goes to the next target.
+Unlike the real one it opens a connection for each request, so that none is lost to a connection that just closed, and a
+request that a dying target did not read goes to the next target.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ from local.twin import Balancing
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+REPLAY_BYTES = 65_536
+"""A body up to this size is read before it is sent on."""
 CONNECT_SECONDS = 10.0
 """ALB gives up on a target that does not accept a connection in this time."""
 MAX_HEADER_LINE = 16_384
@@ -62,6 +64,18 @@ class _Upload:
             if not chunk:
                 return
             yield chunk
+
+    async def body(self) -> "_Body":
+        """What to send: a small body whole, so that it can go twice; else a stream. TimeoutError when it stalls."""
+        if not self.request.body_exists:
+            return None
+        length = self.request.content_length
+        if length is None or length > REPLAY_BYTES:
+            return self
+        return b"".join([chunk async for chunk in self])
+
+
+_Body = bytes | _Upload | None
 
 
 class _Server(web.Server):
@@ -134,15 +148,19 @@ class Balancer:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # it is not part of the answer
         upload = _Upload(request, self._idle_seconds)
+        try:
+            body = await upload.body()
+        except TimeoutError as error:
+            return _failed(upload, error)
         tried: set[Target] = set()
         while (target := self.targets.choose(tried)) is not None:
             tried.add(target)
             with target.request():
                 try:
-                    upstream = await self._send(request, upload, target)
-                except aiohttp.ClientConnectorError:
-                    continue  # nothing was sent: the next target may have it
+                    upstream = await self._send(request, body, target)
                 except (aiohttp.ClientError, TimeoutError) as error:
+                    if _unread(error, body):
+                        continue
                     return _failed(upload, error)
                 async with upstream:
                     return await self._relay(request, upstream)
@@ -150,14 +168,14 @@ class Balancer:
             return _own(502, "no target accepted a connection")
         return _own(503, "no target is registered and healthy")
 
-    async def _send(self, request: web.BaseRequest, upload: _Upload, target: Target) -> aiohttp.ClientResponse:
+    async def _send(self, request: web.BaseRequest, body: "_Body", target: Target) -> aiohttp.ClientResponse:
         """The target's response once its headers are there."""
         assert self._session is not None
         return await self._session.request(
             request.method,
             URL(f"http://{target.host}:{target.port}{request.raw_path}", encoded=True),
             headers=self._forwarded(request),
-            data=upload if request.body_exists else None,
+            data=body,
             allow_redirects=False,
         )
 
@@ -200,6 +218,17 @@ def _end_to_end(headers: Mapping[str, str]) -> "CIMultiDict[str]":
     for name in _HOP_BY_HOP | named:
         kept.popall(name, None)
     return kept
+
+
+def _unread(error: Exception, body: _Body) -> bool:
+    """Whether the target cannot have read the whole request, which may then go to another one.
+
+    A refused connection carried nothing. The kernel resets a connection whose process ended before it read all that had
+    arrived; one that had read everything is closed in order, and its request may have been answered in part.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return True
+    return isinstance(error, aiohttp.ClientOSError) and not isinstance(body, _Upload)
 
 
 def _failed(upload: _Upload, error: Exception) -> web.Response:

@@ -72,7 +72,7 @@ class Children:
         self.directory = Path(tempfile.mkdtemp(prefix="prodkit-"))
         self.children: list[Child] = []
         guard = [sys.executable, "-S", "-E", str(ROOT / "local" / "guard.py")]
-        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, env=base_environment(), start_new_session=True)
         self._tell(f"!{self.directory}")
 
     async def __aenter__(self) -> "Children":

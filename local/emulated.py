@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-ACCOUNT = "123456789012"
+from local.synthetic import ACCOUNT
 
 Inputs = Mapping[str, Any]
 Made = tuple[str, dict[str, Any]]

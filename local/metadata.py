@@ -33,9 +33,8 @@ class Metadata:
 
     def add(self, task: str, family: str, cpu_units: int, memory_mib: int) -> str:
         """Describe a task (1024 CPU units are one vCPU) and return its ECS_CONTAINER_METADATA_URI_V4."""
-        arn = f"arn:aws:ecs:us-east-1:123456789012:task/local/{task}"
         limits = {"CPU": cpu_units / 1024, "Memory": memory_mib}
-        self._tasks[task] = {"TaskARN": arn, "Family": family, "LaunchType": "FARGATE", "Limits": limits}
+        self._tasks[task] = {"Family": family, "LaunchType": "FARGATE", "Limits": limits}
         return f"{self._address}/{task}"
 
     def remove(self, task: str) -> None:

@@ -8,6 +8,7 @@ OpenAI key travels on that pipe only: not in an argument, not in an environment.
 import argparse
 import json
 import sys
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,6 @@ from preflight.project import ROOT, Project
 from preflight.record import evaluate
 
 TENANT = "demo"
-PARALLEL = 4
-"""Resources made at the same time; more only queue at the emulator."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,14 @@ def prepare(stack: str, orders: "Orders") -> dict[str, Any]:
     """Make the stack: what the replicas start from, a key for the tenant, and what to tell about it."""
     region = Project.load(ROOT).settings(stack)["aws:region"].value
     mocks = Materialiser(region, lambda: Endpoints(orders.get().aws_url, orders.get().cache))
-    recording = evaluate(stack, mocks, preview=False, parallel=PARALLEL)
+    recording = evaluate(stack, mocks)
     made = read(recording)
     secret = made.web.environment["PRODKIT_OPENAI_SECRET_ARN"]
     mocks.aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=orders.get().openai_key)
     return {
         "twin": made.to_json(),
         "api_key": _tenant_key(mocks, made.web.environment["PRODKIT_STATE_TABLE"]),
+        "tenant": TENANT,
         "region": region,
         "resources": len(recording.resources),
         "emulated": sum(resource.type in MAKERS for resource in recording.resources),
@@ -63,15 +63,17 @@ class Orders:
 
     def __init__(self) -> None:
         self._order: Order | None = None
+        self._lock = threading.Lock()
 
     def get(self) -> Order:
         """Wait for the line if it is not there yet. Raises EOFError when the run is gone."""
-        if self._order is None:
-            line = sys.stdin.readline()
-            if not line:
-                raise EOFError("the run ended before it said where its servers are")
-            self._order = Order(**json.loads(line))
-        return self._order
+        with self._lock:  # resources are made in several threads
+            if self._order is None:
+                line = sys.stdin.readline()
+                if not line:
+                    raise EOFError("the run ended before it said where its servers are")
+                self._order = Order(**json.loads(line))
+            return self._order
 
 
 def main() -> None:

@@ -82,7 +82,8 @@ class Ready:
         text = "The night train to Lisbon leaves at 21:47 from platform 9."
         add = self._curl("/documents", {"name": "trains", "text": text})
         ask = self._curl("/ask", {"question": "When does the night train to Lisbon leave?"}, "-sN")
-        return f"{add}; sleep 2; {ask}"
+        ready = f"curl -s {self.address}/documents -H 'Authorization: Bearer {self.api_key}' | grep -q ready"
+        return f"{add}; until {ready}; do sleep 0.2; done; {ask}"
 
     def _client(self) -> str:
         program = (

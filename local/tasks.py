@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -31,33 +32,42 @@ class Overrides:
 
     aws_url: str
     region: str
+    cache: str
+    """`host:port`; the recorded one has the port that ElastiCache always uses, which may be taken here."""
     openai_base_url: str | None
     """None keeps the recorded one."""
 
-    def environment(self, port: int, metadata_url: str) -> dict[str, str]:
-        """The variables that replace or join the recorded ones."""
-        changed = {
+    def replaced(self, port: int) -> dict[str, str]:
+        """New values for variables that the task definition sets."""
+        values = {
             "PRODKIT_PORT": str(port),
+            "PRODKIT_CACHE_ENDPOINT": self.cache,
             "PRODKIT_CACHE_AUTH": "none",
             "PRODKIT_CACHE_MODE": "single",
+        }
+        if self.openai_base_url is not None:
+            values["PRODKIT_OPENAI_BASE_URL"] = self.openai_base_url
+        return values
+
+    def added(self, metadata_url: str) -> dict[str, str]:
+        """What ECS puts into a container besides, pointing at this run."""
+        return {
             "ECS_CONTAINER_METADATA_URI_V4": metadata_url,
             "AWS_ENDPOINT_URL": self.aws_url,
             "AWS_REGION": self.region,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             # no profile of whoever runs this may leak in
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        if self.openai_base_url is not None:
-            changed["PRODKIT_OPENAI_BASE_URL"] = self.openai_base_url
-        return changed
 
-
-def replica_environment(task: Task, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Everything a replica sees: what the image would set, the recorded environment, the overrides."""
-    return {**base_environment(), **task.environment, **overrides}
+    def environment(self, task: Task, port: int, metadata_url: str) -> dict[str, str]:
+        """Everything a replica sees. A variable that the task definition does not set is never set here for it."""
+        recorded = dict(task.environment)
+        recorded.update((name, value) for name, value in self.replaced(port).items() if name in recorded)
+        return {**base_environment(), **recorded, **self.added(metadata_url)}
 
 
 @dataclass
@@ -144,7 +154,7 @@ class Supervisor:
                 self._forget(replica)
                 self._report(f"{replica.name} ended with {exit_text(replica.child.process.returncode)}")
             failures = 0 if time.monotonic() - started > SETTLED_SECONDS else failures + 1
-            await asyncio.sleep(_backoff_seconds(failures))
+            await asyncio.sleep(backoff_seconds(failures))
 
     def _slot_ended(self, slot: "asyncio.Task[None]", first: "asyncio.Future[None]") -> None:
         """Nobody awaits a slot, so what made it end is passed on here."""
@@ -159,7 +169,7 @@ class Supervisor:
         number = next(self._numbers.setdefault(task.name, itertools.count(1)))
         name, port = f"{task.name}-{number}", free_port()
         metadata_url = self._metadata.add(name, task.family, task.cpu_units, task.memory_mib)
-        environment = replica_environment(task, self._overrides.environment(port, metadata_url))
+        environment = self._overrides.environment(task, port, metadata_url)
         child = await self._children.start(name, _local_command(task), environment)
         replica = Replica(name, task, port, child)
         if task.behind_balancer:
@@ -188,7 +198,8 @@ class Supervisor:
         self._metadata.remove(replica.name)
         self._replicas.pop(replica.name, None)
         status = self._children.forget(replica.child)
-        if status not in (0, -signal.SIGKILL):  # SIGKILL comes from outside: its log has nothing to tell
+        # Both signals come from outside (SIGTERM when it was told to stop before it could listen to that): no crash.
+        if status not in (0, -signal.SIGKILL, -signal.SIGTERM):
             self.crashed.append(replica.name)
 
     async def _stop(self, replica: Replica) -> None:
@@ -226,6 +237,6 @@ async def _lives(port: int) -> None:
             await asyncio.sleep(WORKER_CHECK_SECONDS)
 
 
-def _backoff_seconds(failures: int) -> float:
+def backoff_seconds(failures: int) -> float:
     """How long a place stays empty after this many failures in a row: not at all the first time, then 1, 2, 4 ..."""
     return min(LONGEST_BACKOFF_SECONDS, 2.0 ** (failures - 2)) if failures > 1 else 0.0

@@ -19,7 +19,6 @@ from local.tasks import Overrides, Supervisor
 from local.twin import Twin
 
 WORKERS = 1
-TENANT = "demo"
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ async def _start(
     metadata = await stack.enter_async_context(Metadata())
     balancer = await stack.enter_async_context(Balancer(twin.balancing, listener))
     base_url = f"{servers.simulator['url']}/v1" if servers.simulator else None
-    overrides = Overrides(servers.aws_url, prepared["region"], base_url)
+    overrides = Overrides(servers.aws_url, prepared["region"], servers.cache.endpoint, base_url)
     supervisor = Supervisor(children, balancer.targets, metadata, overrides, progress.line)
     await asyncio.gather(supervisor.start(twin.web, options.replicas), supervisor.start(twin.worker, WORKERS))
     progress.line(f"{options.replicas} web replicas and {WORKERS} worker are healthy")
@@ -143,7 +142,7 @@ async def _start(
         Ready(
             address=f"http://{ports.HOST}:{listener.getsockname()[1]}",
             api_key=prepared["api_key"],
-            tenant=TENANT,
+            tenant=prepared["tenant"],
             upstream=options.upstream,
             faults=servers.simulator["admin_url"] if servers.simulator else None,
             stack=options.stack,

@@ -1,6 +1,7 @@
 """The local balancer over real sockets: what the recorded attributes promise is what happens."""
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -299,6 +300,18 @@ def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+async def test_a_request_that_a_dying_target_did_not_read_goes_to_the_next() -> None:
+    async with running(name_of) as alive, running(name_of) as dying:
+        slow_checks = replace(BALANCING, health_check=replace(CHECK, interval_seconds=60.0))
+        async with balancing(dying, alive, settings=slow_checks) as (balancer, url), aiohttp.ClientSession() as client:
+            with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts in the kernel, reads never
+                next(iter(balancer.targets)).port = deaf.getsockname()[1]
+                asking = [asyncio.create_task(client.post(url, data=b"x" * 1000)) for _ in range(2)]
+                await until(lambda: bool(select.select([deaf], [], [], 0)[0]))
+            answers = [await one for one in asking]
+            assert [(answer.status, await answer.text()) for answer in answers] == [(200, str(alive.port))] * 2
 
 
 async def test_no_target_is_503() -> None:

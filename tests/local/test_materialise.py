@@ -10,7 +10,8 @@ import pytest
 from local import recorded
 from local.aws.server import server
 from local.emulated import Aws
-from local.materialise import Endpoints, Materialiser, synthetic
+from local.materialise import Endpoints, Materialiser
+from local.synthetic import attributes
 from local.twin import Twin
 from preflight.record import Recording, evaluate
 from preflight.wire import plain
@@ -174,12 +175,22 @@ def test_the_twin_says_what_was_recorded_and_survives_json(recording: Recording)
     assert Twin.from_json(json.loads(json.dumps(twin.to_json()))) == twin
 
 
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_every_stack_of_the_project_can_be_played(aws: Aws, stack: str) -> None:
+    mocks = Materialiser(REGION, lambda: Endpoints(aws.url, "127.0.0.1:6399"))
+    twin = recorded.read(evaluate(stack, mocks))
+    assert (twin.web.name, twin.worker.name) == ("web", "worker")
+    assert twin.web.environment["PRODKIT_CACHE_ENDPOINT"].startswith("127.0.0.1:")
+    tables = aws.client("dynamodb").list_tables()["TableNames"]
+    assert {twin.web.environment["PRODKIT_STATE_TABLE"], twin.worker.environment["PRODKIT_LEDGER_TABLE"]} <= set(tables)
+
+
 def test_types_that_nothing_here_talks_to_get_well_formed_attributes() -> None:
-    identifier, outputs = synthetic("aws:lb/targetGroup:TargetGroup", "web", {}, REGION)
+    identifier, outputs = attributes("aws:lb/targetGroup:TargetGroup", "web", {}, REGION)
     assert outputs["arn"] == identifier
-    assert identifier.startswith("arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/web-")
+    assert identifier.startswith("arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/web/")
     assert outputs["arnSuffix"] == identifier.rpartition(":")[2]
-    identifier, outputs = synthetic("aws:iam/role:Role", "task", {"name": "task"}, REGION)
-    assert outputs["arn"] == "arn:aws:iam::123456789012:role/task"
-    identifier, _ = synthetic("aws:ec2/vpc:Vpc", "net", {}, REGION)
+    identifier, outputs = attributes("aws:iam/role:Role", "task", {}, REGION)
+    assert (identifier, outputs["arn"]) == ("task", "arn:aws:iam::123456789012:role/task")
+    identifier, _ = attributes("aws:ec2/vpc:Vpc", "net", {}, REGION)
     assert identifier.startswith("vpc-")
