@@ -63,7 +63,7 @@ def write_line(line: str) -> None:
 
 def encode(fields: Mapping[str, Any]) -> str:
     """One line of JSON without keys, None fields and over-long texts; any value can be encoded."""
-    cleaned = {redact(str(name)): _clean(value, MAX_DEPTH) for name, value in fields.items() if value is not None}
+    cleaned = {_text(name): _clean(value, MAX_DEPTH) for name, value in fields.items() if value is not None}
     return orjson.dumps(cleaned).decode()
 
 
@@ -95,9 +95,13 @@ def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, float):
         return value
     if isinstance(value, Mapping) and depth:
-        return {redact(str(key)): _clean(item, depth - 1) for key, item in value.items()}
+        return {_text(key): _clean(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple) and depth:
         return [_clean(item, depth - 1) for item in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
     text = redact(str(value))[:MAX_TEXT]  # in this order: half a key would not look like one
     return text.encode("utf-8", "replace").decode()
 

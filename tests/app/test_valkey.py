@@ -5,7 +5,7 @@ import datetime
 import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,10 @@ needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis
 
 
 @asynccontextmanager
-async def connected(settings: Settings, aws: Aws, **changes: Any) -> AsyncIterator[Valkey]:
-    store = Valkey(replace(settings, **changes), aws, max_connections=8)
+async def connected(
+    settings: Settings, aws: Aws, scripts: Sequence[Script] = (), **changes: Any
+) -> AsyncIterator[Valkey]:
+    store = Valkey(replace(settings, **changes), aws, max_connections=8, scripts=scripts)
     await store.start()
     try:
         yield store
@@ -50,10 +52,20 @@ async def reachable(store: Valkey) -> None:
 @pytest.mark.process
 async def test_a_script_is_sent_once_and_then_called_by_its_hash(settings: Settings, aws: Aws) -> None:
     script = Script("return {KEYS[1], ARGV[1]} -- " + str(free_port()))
+    never_whole = mock.patch("redis.asyncio.Redis.eval", side_effect=AssertionError)
+    async with connected(settings, aws, [script]) as store:
+        with never_whole:
+            assert await store.run(lambda client: script.run(client, "k", 1)) == [b"k", b"1"]
+
+
+@pytest.mark.process
+@needs_redis
+async def test_a_server_that_lost_its_scripts_gets_them_again(settings: Settings, aws: Aws) -> None:
+    script = Script("return {KEYS[1], ARGV[1]} -- " + str(free_port()))
     async with connected(settings, aws) as store:
-        assert await store.run(lambda client: script.run(client, "k", 1)) == [b"k", b"1"]
-        with mock.patch("redis.asyncio.Redis.eval", side_effect=AssertionError):
-            assert await store.run(lambda client: script.run(client, "k", "two")) == [b"k", b"two"]
+        assert await store.run(lambda client: script.run(client, "k", "one")) == [b"k", b"one"]
+        assert await store.run(lambda client: script.run(client, "k", "two")) == [b"k", b"two"]
+        assert store.reachable
 
 
 @pytest.mark.process
@@ -108,6 +120,7 @@ async def test_a_server_that_restarts_is_found_again(settings: Settings, aws: Aw
 
 
 @pytest.mark.process
+@needs_redis
 async def test_more_callers_than_connections_take_turns(settings: Settings, aws: Aws) -> None:
     async with connected(settings, aws) as store:
         results = await asyncio.gather(*(store.run(lambda client: client.ping()) for _ in range(64)))
@@ -116,6 +129,7 @@ async def test_more_callers_than_connections_take_turns(settings: Settings, aws:
 
 
 @pytest.mark.process
+@needs_redis
 async def test_an_error_of_the_server_is_never_an_error_of_the_request(settings: Settings, aws: Aws) -> None:
     async with connected(settings, aws) as store:
         await store.run(lambda client: client.set("text", "1"))
@@ -126,6 +140,7 @@ async def test_an_error_of_the_server_is_never_an_error_of_the_request(settings:
         assert store.reachable
 
 
+@pytest.mark.process
 async def test_a_replica_that_refuses_to_write_is_left_for_a_new_connection(settings: Settings, aws: Aws) -> None:
     async with connected(settings, aws) as store:
         first = store.client
