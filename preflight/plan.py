@@ -122,7 +122,7 @@ def lines(shown: Plan) -> Iterator[str]:
     yield "settings in force"
     width = max((len(setting["key"]) for setting in shown.settings), default=0)
     for setting in shown.settings:
-        yield f"  {setting['key']:<{width}}  {setting['value']}  ({setting['source']})"
+        yield f"  {setting['key']:<{width}}  {setting['value'] or '-'}  ({setting['source']})"
     yield ""
     yield "what this means"
     for sentence in [*shown.statements, *shown.messages]:

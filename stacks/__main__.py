@@ -5,6 +5,7 @@ import getpass
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,17 +58,22 @@ def up(stack: str, yes: bool = False) -> int:
     if _run(pulumi, "stack", "--show-name", "--stack", stack, capture_output=True).returncode:
         print(f"stack {stack!r} is new in this backend: making it", flush=True)
         _initialise(pulumi, stack)
-    return _run(pulumi, "up", "--stack", stack, *(["--yes"] if yes else [])).returncode
+    return _attended(pulumi, "up", "--stack", stack, *(["--yes"] if yes else []))
 
 
 def destroy(stack: str, yes: bool = False) -> int:
     """`pulumi destroy` of a stack, after its name was typed unless `yes`."""
     pulumi = _ready(stack)
+    if _is_protected(stack):
+        raise RefusedError(
+            f"stack {stack!r} is protected; nothing was deleted. To go on, set prodkit:protect to false in "
+            f"stacks/Pulumi.{stack}.yaml, deploy that with make up STACK={stack}, and come back"
+        )
     if not yes:
         print(f"This deletes everything that stack {stack!r} made, data included.")
         if input("Type the stack's name to go on: ").strip() != stack:
             raise RefusedError("the name did not match; nothing was deleted")
-    return _run(pulumi, "destroy", "--stack", stack, "--yes").returncode
+    return _attended(pulumi, "destroy", "--stack", stack, "--yes")
 
 
 def set_key(stack: str) -> int:
@@ -110,6 +116,11 @@ def _config(stack: str) -> dict[str, Any]:
     return config
 
 
+def _is_protected(stack: str) -> bool:
+    default = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["protect"]["default"]
+    return str(_config(stack).get("prodkit:protect", default)).lower() == "true"
+
+
 def _check_account(stack: str, config: dict[str, Any]) -> None:
     """Refuses when the signed-in account is not one the stack allows. The provider would too, but minutes later."""
     file = f"stacks/Pulumi.{stack}.yaml"
@@ -142,6 +153,15 @@ def _outputs(pulumi: str, stack: str) -> dict[str, Any]:
         raise RefusedError(f"pulumi cannot read stack {stack!r}: {done.stderr.strip()}")
     outputs: dict[str, Any] = json.loads(done.stdout)
     return outputs
+
+
+def _attended(*command: str) -> int:
+    """Runs what people may interrupt. Ctrl-C reaches pulumi too, which finishes its step: it must not be killed."""
+    before = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+    try:
+        return subprocess.Popen(command, cwd=ROOT).wait()  # noqa: S603 - as in _run
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run(*command: str, cwd: str | Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:

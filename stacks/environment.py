@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PORT = 8080
 HEALTH_PATH = "/health/ready"
-# A message stays hidden this long from other workers; one document is chunked and embedded well within it.
+# A message that a worker took stays hidden this long where the worker does not say otherwise.
 JOB_SECONDS = 300
 
 

@@ -207,6 +207,19 @@ def test_both_services_run_the_image_that_was_built_by_its_digest(stack: str) ->
     assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", images.pop())
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_balancer_the_task_and_the_app_agree_on_how_long_to_wait(stack: str) -> None:
+    recording, told = deployed(stack), environment(stack, "web")
+    seconds = {key.removesuffix("_SECONDS"): int(value) for key, value in told.items() if key.endswith("_SECONDS")}
+    balancer = recording.one("aws:lb/loadBalancer:LoadBalancer").inputs
+    delay = int(recording.one("aws:lb/targetGroup:TargetGroup").inputs["deregistrationDelay"])
+    assert 2 * seconds["PRODKIT_HEARTBEAT"] <= balancer["idleTimeout"] < seconds["PRODKIT_KEEP_ALIVE"]
+    assert seconds["PRODKIT_REQUEST_TIMEOUT"] < balancer["idleTimeout"]
+    assert seconds["PRODKIT_MAX_STREAM"] <= delay
+    stop = container(stack, "web")["stopTimeout"]
+    assert seconds["PRODKIT_READINESS_GRACE"] + seconds["PRODKIT_DRAIN"] < stop <= 120
+
+
 def test_an_image_given_by_digest_is_adopted_and_nothing_is_built() -> None:
     digest = f"registry.example.com/app@sha256:{'0' * 64}"
     recording = known("dev", imageUri=digest)

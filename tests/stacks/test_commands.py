@@ -4,10 +4,12 @@ import io
 import json
 import os
 import secrets
+import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,15 @@ FAKE = """
         if args[-1] not in known:
             sys.exit(f"error: no stack named '{args[-1]}' found")
         print((home / "outputs").read_text())
+    if os.environ.get("FAKE_PULUMI_WAITS") and args[0] == "up":
+        import signal
+        stopped = []
+        signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
+        (home / "pid").write_text(str(os.getpid()))
+        while not stopped:
+            signal.pause()
+        (home / "finished").write_text("its step")
+        sys.exit(4)
     if args[0] in ("up", "destroy"):
         sys.exit(int(os.environ.get("FAKE_PULUMI_STATUS", "0")))
 """
@@ -137,6 +148,28 @@ def test_the_status_of_pulumi_is_the_command_s(pulumi: Pulumi, monkeypatch: pyte
 
 
 @pytest.mark.process
+def test_an_interrupted_deployment_finishes_its_step(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulumi.knows("dev")
+    monkeypatch.setenv("FAKE_PULUMI_WAITS", "1")
+    told = pulumi.home / "pid"
+
+    def interrupt() -> None:
+        while not (told.exists() and told.read_text()):
+            threading.Event().wait(0.01)
+        # as a terminal does: everyone in the foreground is told
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(int(told.read_text()), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    handler = signal.getsignal(signal.SIGINT)
+    assert commands.main(["up", "dev"]) == 4
+    thread.join()
+    assert (pulumi.home / "finished").read_text() == "its step"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.process
 def test_a_stack_that_cannot_be_made_is_not_deployed(
     pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +241,14 @@ def test_destroy_stops_at_any_other_word(
     monkeypatch.setattr("builtins.input", lambda _prompt: "yes")
     assert commands.main(["destroy", "dev"]) == 2
     assert "nothing was deleted" in capsys.readouterr().err
+    assert pulumi.calls == []
+
+
+def test_a_protected_stack_is_not_half_destroyed(pulumi: Pulumi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["destroy", "prod", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "stack 'prod' is protected; nothing was deleted" in said
+    assert "set prodkit:protect to false in stacks/Pulumi.prod.yaml, deploy that with make up STACK=prod" in said
     assert pulumi.calls == []
 
 
