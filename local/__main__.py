@@ -45,6 +45,8 @@ def main() -> int:
     except PortTakenError as taken:
         print(taken, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the run listens to signals itself
+        return 130
 
 
 if __name__ == "__main__":

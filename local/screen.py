@@ -71,19 +71,23 @@ class Ready:
             ]
         )
 
-    def _curl(self, path: str, body: dict[str, object], options: str = "-s") -> str:
-        headers = f"-H 'Authorization: Bearer {self.api_key}' -H 'Content-Type: application/json'"
-        return f"curl {options} {self.address}{path} {headers} -d {shlex.quote(json.dumps(body))}"
+    def _curl(self, path: str, body: dict[str, object], authorization: str) -> str:
+        json_body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+        return f"curl -sN {self.address}{path} -H {authorization} {json_body}"
+
+    def _authorization(self) -> str:
+        return f"'Authorization: Bearer {self.api_key}'"
 
     def _stream(self) -> str:
-        return self._curl("/v1/responses", {"model": "fast", "input": "Say hello in five words", "stream": True}, "-sN")
+        body: dict[str, object] = {"model": "fast", "input": "Say hello in five words", "stream": True}
+        return self._curl("/v1/responses", body, self._authorization())
 
     def _ask(self) -> str:
         text = "The night train to Lisbon leaves at 21:47 from platform 9."
-        add = self._curl("/documents", {"name": "trains", "text": text})
-        ask = self._curl("/ask", {"question": "When does the night train to Lisbon leave?"}, "-sN")
-        ready = f"curl -s {self.address}/documents -H 'Authorization: Bearer {self.api_key}' | grep -q ready"
-        return f"{add}; until {ready}; do sleep 0.2; done; {ask}"
+        add = self._curl("/documents", {"name": "trains", "text": text}, '"$A"')
+        ask = self._curl("/ask", {"question": "When does the night train to Lisbon leave?"}, '"$A"')
+        ready = f'curl -s {self.address}/documents -H "$A" | grep -q \'"ready"\''
+        return f"A={self._authorization()}; {add}; until {ready}; do sleep 0.2; done; {ask}"
 
     def _client(self) -> str:
         program = (

@@ -84,7 +84,9 @@ async def _run(
         running = await interrupts.unless(interrupts.first, _start(options, progress, listener, children, stack))
         progress.show(running.ready.text())
         status = await _serve(interrupts, children, running.supervisor, progress)
-        progress.line("draining: open requests finish, nothing new is taken (Ctrl-C again stops at once)")
+        progress.line(
+            "draining: open requests finish, then each task takes its recorded time to leave (Ctrl-C: at once)"
+        )
         try:
             await interrupts.unless(interrupts.second, running.supervisor.stop())
             progress.line("stopped")

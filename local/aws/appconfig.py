@@ -16,7 +16,6 @@ import jsonschema
 
 POLL_SECONDS = 60
 """What AWS suggests to a client that did not ask for an interval."""
-LEAST_POLL_SECONDS = 15
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -160,10 +159,6 @@ class AppConfig:
         _found(self.environments, environment)
         _found(self.profiles, profile)
         poll = body.get("RequiredMinimumPollIntervalInSeconds", POLL_SECONDS)
-        if poll < LEAST_POLL_SECONDS:
-            raise AppConfigError(
-                400, "BadRequestException", f"RequiredMinimumPollIntervalInSeconds={poll} is below {LEAST_POLL_SECONDS}"
-            )
         return _json(201, {"InitialConfigurationToken": self._token(_Session(environment, profile, poll))})
 
     def latest_configuration(self, request: Request) -> Answer:

@@ -1,7 +1,7 @@
 """The run's cache, embedded or installed, speaks to the real client."""
 
 import asyncio
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ async def test_a_server_found_on_path_is_started_on_a_free_port(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake = tmp_path / "valkey-server"
-    fake.write_text(f'#!/bin/sh\ncd "{Path.cwd()}"\nexec {shutil.which("python3")} -S "{tmp_path}/pong.py" "$2"\n')
+    fake.write_text(f'#!/bin/sh\ncd "{Path.cwd()}"\nexec {sys.executable} -S "{tmp_path}/pong.py" "$2"\n')
     fake.chmod(0o755)
     (tmp_path / "pong.py").write_text(
         "import socket, sys\n"

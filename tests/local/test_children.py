@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from local.children import ROOT, ChildFailedError, Children, base_environment, exit_text, python
 from local.guard import survivors
 
-pytestmark = pytest.mark.process
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
+]
 
 FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
 DEAF = [

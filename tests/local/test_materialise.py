@@ -3,9 +3,11 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local import recorded
 from local.aws.server import server
@@ -155,6 +157,27 @@ def test_a_session_for_something_unknown_is_refused(aws: Aws, recording: Recordi
     known = {"ApplicationIdentifier": application, "EnvironmentIdentifier": environment}
     with pytest.raises(data.exceptions.ResourceNotFoundException):
         data.start_configuration_session(**known, ConfigurationProfileIdentifier="absent")
+
+
+def test_what_is_not_emulated_says_so(aws: Aws) -> None:
+    with pytest.raises(ClientError, match="GET /applications is not emulated"):
+        aws.client("appconfig").list_applications()
+
+
+def test_writes_from_many_threads_lose_no_update(aws: Aws, environment: dict[str, str]) -> None:
+    def add(_: int) -> None:
+        aws.client("dynamodb").update_item(
+            TableName=environment["TABLE"],
+            Key={"pk": {"S": "count"}, "sk": {"S": "count"}},
+            UpdateExpression="ADD spent :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(64)))
+    key = {"pk": {"S": "count"}, "sk": {"S": "count"}}
+    item = aws.client("dynamodb").get_item(TableName=environment["TABLE"], Key=key)["Item"]
+    assert item["spent"]["N"] == "64"
 
 
 def test_a_document_that_breaks_its_schema_stops_the_evaluation(aws: Aws, tmp_path: Path) -> None:
