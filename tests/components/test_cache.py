@@ -192,13 +192,18 @@ def valkey(serverless: Recording, tmp_path: Path) -> Iterator[Any]:
     server = shutil.which("valkey-server") or shutil.which("redis-server")
     if server is None:
         pytest.skip("neither valkey-server nor redis-server is on PATH")
-    with socket.socket() as probe:
+    with socket.socket() as probe, socket.socket() as bus_probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        bus_probe.bind(("127.0.0.1", 0))
+        port, bus_port = probe.getsockname()[1], bus_probe.getsockname()[1]
     rules = tmp_path / "server.conf"
     rules.write_text(f"user app >word {serverless.one(USER).inputs['accessString']}\n")
     process = subprocess.Popen(
-        [server, str(rules), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--cluster-enabled", "yes"],
+        # the bus port would be 10000 higher, which does not exist for every port
+        [
+            *(server, str(rules), "--port", str(port), "--bind", "127.0.0.1", "--save", ""),
+            *("--cluster-enabled", "yes", "--cluster-port", str(bus_port)),
+        ],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
