@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KILL_GRACE_SECONDS = 3.0
-"""How long a helper process has between SIGTERM and SIGKILL; replicas have their recorded stop timeout instead."""
+"""How long a server has between SIGTERM and SIGKILL; replicas have their recorded stop timeout instead."""
 
 
 class ChildFailedError(Exception):

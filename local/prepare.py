@@ -16,7 +16,7 @@ from local.announce import announce
 from local.emulated import MAKERS
 from local.materialise import Endpoints, Materialiser
 from local.recorded import read
-from preflight.project import ROOT, Project
+from preflight.project import ROOT, Project, UnknownStackError
 from preflight.record import evaluate
 
 TENANT = "demo"
@@ -81,7 +81,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.prepare", description="Evaluate a stack for `local up`.")
     parser.add_argument("--stack", default="dev")
     arguments = parser.parse_args()
-    announce(prepare(arguments.stack, Orders()))
+    try:
+        announce(prepare(arguments.stack, Orders()))
+    except UnknownStackError as unknown:
+        sys.exit(str(unknown.args[0]))
 
 
 if __name__ == "__main__":

@@ -126,10 +126,14 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop every replica as ECS does: deregister, wait for open requests, SIGTERM, stop timeout, SIGKILL."""
+        await self.let_go()
+        await asyncio.gather(*(self._stop(replica) for replica in self.replicas))
+
+    async def let_go(self) -> None:
+        """From now on replace nothing that ends."""
         for slot in self._slots:
             slot.cancel()
         await asyncio.gather(*self._slots, return_exceptions=True)
-        await asyncio.gather(*(self._stop(replica) for replica in self.replicas))
 
     async def _keep(self, task: Task, first: "asyncio.Future[None]") -> None:
         """Fill one place with one replica after the other."""

@@ -137,6 +137,7 @@ async def _start(
     base_url = f"{servers.simulator['url']}/v1" if servers.simulator else None
     overrides = Overrides(servers.aws_url, prepared["region"], servers.cache.endpoint, base_url)
     supervisor = Supervisor(children, balancer.targets, metadata, overrides, progress.line)
+    stack.push_async_callback(supervisor.let_go)
     await asyncio.gather(supervisor.start(twin.web, options.replicas), supervisor.start(twin.worker, WORKERS))
     progress.line(f"{options.replicas} web replicas and {WORKERS} worker are healthy")
     return Running(
@@ -171,11 +172,8 @@ async def _servers(options: Options, progress: Progress, children: Children) -> 
         progress.line(f"cache: {made.endpoint} ({made.server})")
         return made
 
-    async with asyncio.TaskGroup() as group:
-        aws = group.create_task(announced("aws", "local.aws"))
-        valkey = group.create_task(cached())
-        openai = group.create_task(simulator())
-    return Servers(aws.result()["url"], valkey.result(), openai.result())
+    aws, valkey, openai = await asyncio.gather(announced("aws", "local.aws"), cached(), simulator())
+    return Servers(aws["url"], valkey, openai)
 
 
 async def _prepared(children: Children, preparing: Child, order: dict[str, str]) -> dict[str, Any]:

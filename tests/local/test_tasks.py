@@ -108,6 +108,18 @@ async def test_a_replica_that_ends_before_it_is_healthy_fails_the_start_with_its
         assert list(running.balancer.targets) == []
 
 
+async def test_after_one_replica_failed_to_start_the_others_are_not_replaced() -> None:
+    async with stage() as running:
+        await running.supervisor.start(WEB, 1)
+        with pytest.raises(ChildFailedError):
+            await running.supervisor.start(replace(WEB, environment={**RECORDED, "BEHAVIOUR": "broken"}), 1)
+        await running.supervisor.let_go()
+        (replica,) = running.supervisor.replicas
+        os.kill(replica.child.pid, signal.SIGKILL)
+        await replica.child.process.wait()
+        assert running.children.children == [replica.child]
+
+
 async def test_a_command_that_cannot_run_here_fails_the_start() -> None:
     async with stage() as running:
         with pytest.raises(ChildFailedError, match="does not begin with python"):

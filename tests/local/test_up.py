@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -155,6 +156,12 @@ def test_both_replicas_serve(up: Up) -> None:
         until(lambda name=name: any(line["event"] == "request" for line in up.log(name)))  # type: ignore[misc]
 
 
+def test_replicas_share_the_runs_cache(up: Up) -> None:
+    with up.client() as client:
+        asked = [client.responses.with_raw_response.create(model="fast", input="the same question") for _ in range(2)]
+    assert [answer.headers["x-prodkit-cache"] for answer in asked] == ["miss", "hit"]
+
+
 def test_a_document_is_read_by_the_worker_and_cited_by_the_answer(up: Up) -> None:
     body = {"name": "colours", "text": "The door of the northern lighthouse is painted vermilion."}
     document = json.loads(up.post("/documents", body))["id"]
@@ -269,6 +276,17 @@ def test_ctrl_c_while_it_starts_is_clean_too() -> None:
     assert process.returncode == 130
     assert "stopped before it was up" in said
     assert [pid for pid in started if exists(pid)] == []
+
+
+def test_a_start_that_fails_says_why_and_keeps_only_its_logs() -> None:
+    command = [sys.executable, "-m", "local", "up", "--port", "0", "--stack", "nowhere"]
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert "there is no stack 'nowhere'; stacks that exist: dev, prod, staging" in failed.stdout
+    assert "Traceback" not in failed.stdout + failed.stderr
+    logs = re.search(r"the end of (\S+)/prepare\.log", failed.stdout)
+    assert logs is not None
+    shutil.rmtree(logs.group(1))
 
 
 @pytest.mark.parametrize(
