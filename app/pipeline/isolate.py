@@ -28,6 +28,8 @@ ITEM_TYPES = frozenset(
     }
 )
 """Input items that hold their content; an item without a type is a message."""
+PRICED_CACHE_TTL = "30m"
+"""Writes that OpenAI keeps for longer cost twice as much, and the usage of this service does not tell them apart."""
 ENCRYPTED_ITEM_TYPES = frozenset({"reasoning", "compaction"})
 
 # Names under which a request can point at something stored, wherever in the input they stand.
@@ -69,6 +71,8 @@ def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, An
     options = document.get("prompt_cache_options") or {}
     if options.get("comparison_response_id") is not None:
         _refuse("prompt_cache_options.comparison_response_id", "answers are not stored; leave it out")
+    if options.get("ttl") not in (None, PRICED_CACHE_TTL):
+        _refuse("prompt_cache_options.ttl", f"only `{PRICED_CACHE_TTL}` has a price here")
     content = document[endpoint.content]
     if isinstance(content, list):
         _check_items(endpoint, content)

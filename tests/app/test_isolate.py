@@ -162,6 +162,12 @@ def test_comparing_with_a_stored_answer_is_refused() -> None:
     assert refusal(RESPONSES, document).param == "prompt_cache_options.comparison_response_id"
 
 
+def test_a_cache_lifetime_without_a_price_is_refused() -> None:
+    document = {"input": "hi", "prompt_cache_options": {"ttl": "12h"}}
+    assert refusal(RESPONSES, document).param == "prompt_cache_options.ttl"
+    assert isolated(RESPONSES, {"input": "hi", "prompt_cache_options": {"ttl": "30m"}})["input"] == "hi"
+
+
 @pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
 @pytest.mark.parametrize("asked", [True, False, None])
 def test_nothing_is_ever_stored(endpoint: Endpoint, asked: bool | None) -> None:
