@@ -3,77 +3,16 @@
 import asyncio
 import select
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from local.balancer import Balancer
-from local.targets import State
-from local.twin import Balancing, HealthCheck
-
-CHECK = HealthCheck("/health/ready", 0.05, 1.0, healthy_threshold=2, unhealthy_threshold=2, matcher="200-299")
-BALANCING = Balancing("least_outstanding_requests", 5.0, 3600.0, 5.0, CHECK)
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+from tests.local.backends import BALANCING, CHECK, balancing, name_of, running, until
 
 pytestmark = pytest.mark.process
-
-
-class Target:
-    """A small server behind the balancer that counts what it gets."""
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.healthy = True
-        self.requests: list[web.BaseRequest] = []
-        self.cancelled = asyncio.Event()
-        self.port = 0
-
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == CHECK.path:
-            return web.Response(status=204 if self.healthy else 503)
-        self.requests.append(request)
-        try:
-            return await self.handler(request)
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-
-
-@asynccontextmanager
-async def running(handler: Handler) -> AsyncIterator[Target]:
-    target = Target(handler)
-    runner = web.ServerRunner(web.Server(target.serve, handler_cancellation=True, access_log=None), shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    target.port = runner.addresses[0][1]
-    try:
-        yield target
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def balancing(*targets: Target, settings: Balancing = BALANCING) -> AsyncIterator[tuple[Balancer, str]]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    async with Balancer(settings, listener) as balancer:
-        for number, target in enumerate(targets):
-            registered = balancer.targets.register(f"t{number}", "127.0.0.1", target.port)
-            await registered.ready.wait()
-        yield balancer, f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-async def name_of(request: web.BaseRequest) -> web.Response:
-    return web.Response(text=str(request.transport.get_extra_info("sockname")[1]) if request.transport else "")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - health checks and counters set no event for tests
-            await asyncio.sleep(0.005)
 
 
 async def test_method_path_query_headers_and_body_arrive_unchanged() -> None:
@@ -168,37 +107,6 @@ async def test_a_client_that_leaves_takes_its_request_with_it() -> None:
         async with asyncio.timeout(10):
             await target.cancelled.wait()
         await until(lambda: all(one.outstanding == 0 for one in balancer.targets))
-
-
-async def test_the_target_with_the_fewest_requests_in_progress_gets_the_next() -> None:
-    release = asyncio.Event()
-
-    async def slow(request: web.BaseRequest) -> web.Response:
-        if request.path == "/slow":
-            await release.wait()
-        return await name_of(request)
-
-    async with running(slow) as a, running(slow) as b, balancing(a, b) as (_, url), aiohttp.ClientSession() as client:
-        held = asyncio.create_task(client.get(f"{url}/slow"))
-        await until(lambda: len(a.requests) + len(b.requests) == 1)
-        free = b if a.requests else a
-        for _ in range(4):
-            async with client.get(url) as answer:
-                assert await answer.text() == str(free.port)
-        release.set()
-        (await held).close()
-
-
-async def test_idle_targets_take_turns() -> None:
-    async with (
-        running(name_of) as a,
-        running(name_of) as b,
-        balancing(a, b) as (_, url),
-        aiohttp.ClientSession() as client,
-    ):
-        for _ in range(6):
-            (await client.get(url)).close()
-        assert (len(a.requests), len(b.requests)) == (3, 3)
 
 
 async def test_silence_before_the_answer_is_504() -> None:
@@ -314,92 +222,6 @@ async def test_a_request_that_a_dying_target_did_not_read_goes_to_the_next() -> 
             assert [(answer.status, await answer.text()) for answer in answers] == [(200, str(alive.port))] * 2
 
 
-async def test_no_target_is_503() -> None:
-    async with balancing() as (_, url), aiohttp.ClientSession() as client, client.get(url) as answer:
-        assert answer.status == 503
-
-
-async def test_a_target_that_never_passed_a_check_gets_nothing() -> None:
-    async with running(name_of) as target:
-        target.healthy = False
-        async with balancing() as (balancer, url), aiohttp.ClientSession() as client:
-            registered = balancer.targets.register("new", "127.0.0.1", target.port)
-            async with client.get(url) as answer:
-                assert answer.status == 503
-            target.healthy = True
-            await registered.ready.wait()
-            async with client.get(url) as answer:
-                assert answer.status == 200
-
-
-async def test_thresholds_move_a_target_out_and_in_again() -> None:
-    async with (
-        running(name_of) as a,
-        running(name_of) as b,
-        balancing(a, b) as (balancer, url),
-        aiohttp.ClientSession() as client,
-    ):
-        first, _ = balancer.targets
-        a.healthy = False
-        await until(lambda: first.state is State.UNHEALTHY)
-        for _ in range(4):
-            (await client.get(url)).close()
-        assert (len(a.requests), len(b.requests)) == (0, 4)
-        a.healthy = True
-        await until(lambda: first.state is State.HEALTHY)
-
-
-async def test_when_every_target_turned_unhealthy_all_are_used_as_alb_does() -> None:
-    async with running(name_of) as target, balancing(target) as (balancer, url), aiohttp.ClientSession() as client:
-        (only,) = balancer.targets
-        target.healthy = False
-        await until(lambda: only.state is State.UNHEALTHY)
-        async with client.get(url) as answer:
-            assert answer.status == 200
-
-
-async def test_a_target_that_leaves_finishes_what_it_has_and_gets_nothing_new() -> None:
-    release = asyncio.Event()
-
-    async def slow(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"one ")
-        await release.wait()
-        await response.write(b"two")
-        return response
-
-    async with running(slow) as leaving, balancing(leaving) as (balancer, url), aiohttp.ClientSession() as client:
-        async with client.get(url) as answer:
-            assert await answer.content.readany() == b"one "
-            left = asyncio.create_task(balancer.targets.deregister("t0"))
-            await asyncio.sleep(0)
-            async with client.get(url) as refused:
-                assert refused.status == 503
-            assert not left.done()
-            release.set()
-            assert await answer.read() == b"two"
-        assert await left == 0
-        assert list(balancer.targets) == []
-
-
-async def test_the_deregistration_delay_ends_the_wait() -> None:
-    async def forever(_: web.BaseRequest) -> web.Response:
-        await asyncio.Event().wait()
-        return web.Response()
-
-    settings = replace(BALANCING, deregistration_delay_seconds=0.1)
-    async with (
-        running(forever) as target,
-        balancing(target, settings=settings) as (balancer, url),
-        aiohttp.ClientSession() as client,
-    ):
-        asking = asyncio.create_task(client.get(url))
-        await until(lambda: bool(target.requests))
-        assert await balancer.targets.deregister("t0") == 1
-        asking.cancel()
-
-
 async def test_expect_100_continue_is_answered_before_the_body() -> None:
     async def take(request: web.BaseRequest) -> web.Response:
         return web.Response(body=await request.read())
@@ -426,11 +248,3 @@ async def test_a_connection_older_than_the_client_keep_alive_is_closed_after_its
         client.get(url) as answer,
     ):
         assert answer.headers["Connection"] == "close"
-
-
-@pytest.mark.parametrize(
-    ("matcher", "status", "passes"),
-    [("200", 200, True), ("200", 204, False), ("200,302", 302, True), ("200-299", 299, True)],
-)
-def test_a_matcher_is_a_list_of_codes_and_ranges(matcher: str, status: int, passes: bool) -> None:
-    assert replace(CHECK, matcher=matcher).passes(status) is passes
