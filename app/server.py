@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - a task's own network interface; its security group decides who gets in
 
 
 class App(Protocol):
@@ -37,7 +36,8 @@ def serve(app: App, settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the exit code, 0 after a drain.
 
     The order on a signal: /health/ready fails; `readiness_grace_seconds` pass, in which the balancer stops sending; the
-    port closes; what is in flight gets `drain_seconds`. A second signal ends at once, exit code 1.
+    port closes; what is in flight gets `drain_seconds`. SIGINT comes from somebody at a terminal, where no balancer has
+    to notice anything: it skips the grace. A second signal ends at once, exit code 1.
     """
     import uvloop
 
@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: App, settings: Settings) -> None:
         config = uvicorn.Config(
             app,
-            host=EVERY_ADDRESS,
+            host=settings.host,
             port=settings.port,
             loop="none",
             http="httptools",
@@ -89,24 +89,25 @@ class Server(uvicorn.Server):
         """Handle signals in the loop. uvicorn's own way raises them again at the end, which is no exit code 0."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._signalled, number)
         try:
             yield
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: signal.Signals) -> None:
         if self._stopping is not None:
             log.warning("second signal: stopping at once")
             self.force_exit = self.should_exit = True
             return
         self._app.drain()
-        self._stopping = asyncio.create_task(self._stop_listening(), name="drain")
+        self._stopping = asyncio.create_task(
+            self._stop_listening(0 if number is signal.SIGINT else self._grace_seconds), name="drain"
+        )
 
-    async def _stop_listening(self) -> None:
+    async def _stop_listening(self, grace_seconds: float) -> None:
         drain_seconds = self.config.timeout_graceful_shutdown
-        fields = {"grace_seconds": self._grace_seconds, "drain_seconds": drain_seconds}
-        log.info("draining", extra={"fields": fields})
-        await asyncio.sleep(self._grace_seconds)
+        log.info("draining", extra={"fields": {"grace_seconds": grace_seconds, "drain_seconds": drain_seconds}})
+        await asyncio.sleep(grace_seconds)
         self.should_exit = True

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 ENVIRONMENT: tuple[str, ...] = (
     "PRODKIT_STACK",
     "PRODKIT_SERVICE",
+    "PRODKIT_HOST",
     "PRODKIT_PORT",
     "PRODKIT_LOG_LEVEL",
     "PRODKIT_OPENAI_BASE_URL",
@@ -64,6 +65,8 @@ class Settings:
     stack: str
     service: str
     """`web` or `worker`."""
+    host: str
+    """Address to listen on: every one of a task's own network interface, loopback on a laptop."""
     port: int
     log_level: str
     openai_base_url: str
@@ -106,6 +109,7 @@ class Settings:
         settings = cls(
             stack=read.text("PRODKIT_STACK"),
             service=read.choice("PRODKIT_SERVICE", SERVICES),
+            host=read.text("PRODKIT_HOST"),
             port=read.integer("PRODKIT_PORT", 1, MAX_PORT),
             log_level=read.choice("PRODKIT_LOG_LEVEL", LOG_LEVELS),
             openai_base_url=read.value("PRODKIT_OPENAI_BASE_URL", _url, ""),

@@ -125,10 +125,15 @@ class Children:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    async def stop(self, child: Child, grace_seconds: float = KILL_GRACE_SECONDS) -> int:
-        """SIGTERM, wait, SIGKILL to the whole group; the exit status. A child that is gone is only forgotten."""
+    async def stop(
+        self,
+        child: Child,
+        grace_seconds: float = KILL_GRACE_SECONDS,
+        order: signal.Signals = signal.SIGTERM,
+    ) -> int:
+        """`order`, wait, SIGKILL to the whole group; the exit status. A child that is gone is only forgotten."""
         if child.running:
-            _signal(child.pid, signal.SIGTERM)
+            _signal(child.pid, order)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
                     await child.process.wait()

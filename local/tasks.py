@@ -40,6 +40,7 @@ class Overrides:
     def replaced(self, port: int) -> dict[str, str]:
         """New values for variables that the task definition sets."""
         values = {
+            "PRODKIT_HOST": "127.0.0.1",
             "PRODKIT_PORT": str(port),
             "PRODKIT_CACHE_ENDPOINT": self.cache,
             "PRODKIT_CACHE_AUTH": "none",
@@ -125,7 +126,10 @@ class Supervisor:
         await asyncio.gather(*firsts)
 
     async def stop(self) -> None:
-        """Stop every replica as ECS does: deregister, wait for open requests, SIGTERM, stop timeout, SIGKILL."""
+        """End the run: deregister, wait for open requests, SIGINT, stop timeout, SIGKILL.
+
+        ECS sends SIGTERM, on which a replica serves on until a balancer has noticed; this run's balancer knows already.
+        """
         await self.let_go()
         await asyncio.gather(*(self._stop(replica) for replica in self.replicas))
 
@@ -212,7 +216,7 @@ class Supervisor:
             if cut:
                 self._report(f"{replica.name}: {cut} requests were still open at the end of the deregistration delay")
         timeout = replica.task.stop_timeout_seconds
-        await self._children.stop(replica.child, timeout)
+        await self._children.stop(replica.child, timeout, signal.SIGINT)
         status = replica.child.process.returncode
         if status:
             self._report(f"{replica.name} ended with {exit_text(status)} within its {timeout} s to stop")

@@ -47,6 +47,8 @@ def task_environment(
     return {
         "PRODKIT_STACK": settings.stack,
         "PRODKIT_SERVICE": service.value,
+        # a task has a network interface of its own; its security group decides who gets in
+        "PRODKIT_HOST": "0.0.0.0",  # noqa: S104
         "PRODKIT_PORT": str(PORT),
         "PRODKIT_LOG_LEVEL": "info",
         "PRODKIT_OPENAI_BASE_URL": settings.openai_base_url,

@@ -27,6 +27,7 @@ START_SECONDS = 10.0
 BASE_ENVIRONMENT = {
     "PRODKIT_STACK": "test",
     "PRODKIT_SERVICE": "web",
+    "PRODKIT_HOST": "127.0.0.1",
     "PRODKIT_PORT": "8080",
     "PRODKIT_LOG_LEVEL": "info",
     "PRODKIT_OPENAI_BASE_URL": "http://127.0.0.1:9/v1",

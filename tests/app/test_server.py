@@ -93,6 +93,12 @@ def test_a_second_signal_stops_at_once(task: dict[str, str], cloud: CloudParts, 
         assert process.process.wait(10) == 1
 
 
+def test_ctrl_c_waits_for_no_balancer(task: dict[str, str]) -> None:
+    with replica(task | {"PRODKIT_READINESS_GRACE_SECONDS": "3600"}) as process:
+        process.process.send_signal(signal.SIGINT)
+        assert process.process.wait(30) == 0
+
+
 def test_an_idle_replica_stops_cleanly_and_leaves_no_thread_behind(task: dict[str, str]) -> None:
     with replica(task | {"PRODKIT_READINESS_GRACE_SECONDS": "0"}) as process:
         assert process.terminate() == 0

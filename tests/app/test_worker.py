@@ -211,6 +211,7 @@ def test_the_command_reads_a_document_answers_health_checks_and_stops_on_sigterm
     port = free_port()
     changed = environment | {
         "PRODKIT_SERVICE": "worker",
+        "PRODKIT_HOST": "127.0.0.1",
         "PRODKIT_PORT": str(port),
         "PRODKIT_OPENAI_BASE_URL": worker_settings.openai_base_url,
         "PRODKIT_OPENAI_SECRET_ARN": worker_settings.openai_secret_arn,

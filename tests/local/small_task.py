@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until told to stop."""
     behaviour = os.environ.get("BEHAVIOUR", "")
     if behaviour == "broken":
         sys.exit("TABLE is missing")
@@ -48,7 +48,8 @@ def main() -> None:
         if behaviour != "deaf":
             told.set()
 
-    signal.signal(signal.SIGTERM, on_term)
+    for order in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(order, on_term)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     told.wait()
 

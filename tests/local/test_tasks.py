@@ -148,7 +148,7 @@ async def test_stopping_lets_an_open_request_finish_before_the_task_is_told() ->
         assert running.supervisor.replicas == []
 
 
-async def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout() -> None:
+async def test_a_task_that_ignores_the_order_to_stop_is_killed_after_its_stop_timeout() -> None:
     deaf = replace(WEB, environment={**RECORDED, "BEHAVIOUR": "deaf"}, stop_timeout_seconds=1)
     async with stage() as running:
         await running.supervisor.start(deaf, 1)
