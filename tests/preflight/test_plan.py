@@ -124,7 +124,7 @@ def test_an_unknown_stack_ends_with_2_and_the_names_of_those_that_exist(capsys: 
 def test_a_bad_setting_ends_with_2_and_its_fix(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preflight.__main__.record", lambda stack: record(stack, {"zoneCount": "7"}))
+    monkeypatch.setattr("preflight.record.record", lambda stack: record(stack, {"zoneCount": "7"}))
     assert main(["plan", "--stack", "dev"]) == 2
     assert "prodkit:zoneCount=7 is out of range; choose 2 to 3 zones" in capsys.readouterr().err
 
