@@ -7,20 +7,20 @@ from pathlib import Path
 # queue.py when it means its own.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pulumi.provider.experimental import component_provider_host  # noqa: E402 - after the path above
+from pulumi.provider.experimental import component_provider_host
 
-from components.alarms import Alarms  # noqa: E402
-from components.api_key import ApiKey  # noqa: E402
-from components.cache import Cache  # noqa: E402
-from components.container_service import ContainerService  # noqa: E402
-from components.cost_alarms import CostAlarms  # noqa: E402
-from components.encryption import Encryption  # noqa: E402
-from components.image import Image  # noqa: E402
-from components.load_balancer import LoadBalancer  # noqa: E402
-from components.model_config import ModelConfig  # noqa: E402
-from components.network import Network  # noqa: E402
-from components.queue import Queue  # noqa: E402
-from components.storage import Storage  # noqa: E402
+from components.alarms import Alarms
+from components.api_key import ApiKey
+from components.cache import Cache
+from components.container_service import ContainerService
+from components.cost_alarms import CostAlarms
+from components.encryption import Encryption
+from components.image import Image
+from components.load_balancer import LoadBalancer
+from components.model_config import ModelConfig
+from components.network import Network
+from components.queue import Queue
+from components.storage import Storage
 
 COMPONENTS = [
     Alarms,

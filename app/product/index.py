@@ -1,4 +1,4 @@
-"""Find the passages nearest to a question. `Index` is the seam; exact cosine over a tenant's files fills it for now."""
+"""Find the passages nearest to a question. `Index` is the seam; exact cosine over a tenant's files fills it."""
 
 from __future__ import annotations
 
