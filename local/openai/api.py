@@ -11,6 +11,8 @@ import orjson
 from local.openai.endpoints import ENDPOINTS, find_model, without_body
 from local.openai.errors import ApiError, bad, coded
 from local.openai.journal import MOST_BODY_BYTES, Entry
+from local.openai.organization import ADMIN_KEY_START
+from local.openai.organization_paths import PREFIX, administer
 from local.openai.request import DEFAULT_MODERATION_MODEL, Request
 from local.openai.state import Simulator, key_hash
 from local.openai.wire import Send, Wire
@@ -37,7 +39,8 @@ class Api:
         kept = body if len(body) <= MOST_BODY_BYTES else None
         entry = Entry(name, scope["method"], scope["path"], key_hash(key), headers, kept, clock.now())
         journal.open(entry)
-        request = Request(self.simulator, entry, Wire(clock, entry, send, scope["state"]["transport"]), body)
+        query = scope["query_string"].decode("latin-1")
+        request = Request(self.simulator, entry, Wire(clock, entry, send, scope["state"]["transport"]), body, query)
         work = asyncio.ensure_future(self._serve(request, key))
         left = asyncio.ensure_future(receive())
         try:
@@ -57,12 +60,12 @@ class Api:
         wire, entry = request.wire, request.entry
         wire.headers = {"x-request-id": entry.id, "openai-version": "2020-10-01"}
         try:
-            self._authenticate(key)
+            self._authenticate(key, entry.path)
             wire.headers |= {"openai-organization": "org-simulator", "openai-project": f"proj_{request.key}"}
             endpoint = ENDPOINTS.get(entry.path)
             if endpoint is None:
                 if not await request.strike():
-                    await without_body(request)
+                    await (administer if entry.path.startswith(PREFIX) else without_body)(request)
                 return
             self._understand(request, endpoint.kind)
             request.admit_request()
@@ -71,15 +74,22 @@ class Api:
         except ApiError as error:
             await wire.error(error)
 
-    def _authenticate(self, key: str) -> None:
+    def _authenticate(self, key: str, path: str) -> None:
         if not key:
             text = "You didn't provide an API key. Send it in an Authorization header using Bearer auth."
             raise ApiError(401, text)
-        accepted = self.simulator.accepted_keys
-        if not key.startswith("sk-") or (accepted is not None and key_hash(key) not in accepted):
+        accepted, hashed = self.simulator.accepted_keys, key_hash(key)
+        known = accepted is None or hashed in accepted
+        if not key.startswith("sk-") or not known or not self.simulator.organization.admits(hashed):
             shown = f"{key[:3]}{'*' * 8}{key[-4:]}" if len(key) >= 16 else "*" * 8
             text = f"Incorrect API key provided: {shown}. You can find your API key at https://platform.openai.com."
             raise coded("invalid_api_key", text)
+        # Keys of projects are for models, admin keys for the organization; neither may do what the other does.
+        administers = path.startswith(PREFIX)
+        if administers != key.startswith(ADMIN_KEY_START):
+            scope = "api.management.write" if administers else "api.model.read"
+            text = f"You have insufficient permissions for this operation. Missing scopes: {scope}."
+            raise ApiError(403, text)
 
     def _understand(self, request: Request, kind: str) -> None:
         """Parse the body and find the model, or raise what OpenAI answers."""

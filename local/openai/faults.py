@@ -9,14 +9,15 @@ from local.openai.errors import ApiError, coded
 BEFORE = ("status", "delay", "html", "disconnect")
 DURING = ("stall", "cut", "malformed", "slow_first_token", "drip", "error_event")
 KINDS = BEFORE + DURING
+MATCHES = ("method", "path", "model", "key")
 
 
 @dataclass(slots=True)
 class Fault:
     """One scripted fault.
 
-    `match` has `path`, `model` and `key` (its hash), each optional. It strikes `times` matching requests (None: all),
-    of those every `every`-th. `seconds` is the wait of delay, slow_first_token and drip; a drip sends a comment each
+    `match` has `method`, `path`, `model` and `key` (its hash), each optional. It strikes `times` matching requests
+    (None: all), of those every `every`-th. `seconds` is the wait of delay, slow_first_token and drip; a drip sends a comment each
     `interval` seconds. stall, cut, malformed and error_event strike before event number `after` of a stream; a `clean`
     cut ends the stream properly, only too early. status and error_event answer with `status`, `code`, `message`,
     `retry_after` (seconds) and `headers`.
@@ -59,9 +60,9 @@ def parse(value: Any) -> Fault:
         raise ValueError(f"unknown field {unknown[0]!r}; a fault has {', '.join(sorted(known))}")
     if value.get("kind") not in KINDS:
         raise ValueError(f"unknown kind {value.get('kind')!r}; choose {', '.join(KINDS)}")
-    strange = sorted(set(value.get("match") or {}) - {"path", "model", "key"})
+    strange = sorted(set(value.get("match") or {}) - set(MATCHES))
     if strange:
-        raise ValueError(f"unknown match {strange[0]!r}; match by path, model, key")
+        raise ValueError(f"unknown match {strange[0]!r}; match by {', '.join(MATCHES)}")
     return Fault(**value)
 
 
@@ -71,9 +72,9 @@ class Faults:
 
     active: list[Fault] = field(default_factory=list)
 
-    def take(self, path: str, model: str, key: str) -> Fault | None:
+    def take(self, method: str, path: str, model: str, key: str) -> Fault | None:
         """The fault that strikes this request, if any."""
-        here = {"path": path, "model": model, "key": key}
+        here = {"method": method, "path": path, "model": model, "key": key}
         for fault in self.active:
             if any(here[name] != wanted for name, wanted in fault.match.items()):
                 continue

@@ -15,11 +15,12 @@ DEFAULT_MODERATION_MODEL = "omni-moderation-latest"
 class Request:
     """Its journal entry, the wire back, its body and model once known, and the fault that strikes it."""
 
-    def __init__(self, simulator: Simulator, entry: Entry, wire: Wire, raw: bytes) -> None:
+    def __init__(self, simulator: Simulator, entry: Entry, wire: Wire, raw: bytes, query: str) -> None:
         self.simulator = simulator
         self.entry = entry
         self.wire = wire
         self.raw = raw
+        self.query = query
         self.key = entry.key
         self.body: dict[str, Any] = {}
         self.model: Model = MODELS[DEFAULT_MODERATION_MODEL]
@@ -49,7 +50,7 @@ class Request:
 
     async def strike(self) -> bool:
         """Apply the scripted fault that matches; True when the request is answered (or broken) by it."""
-        fault = self.fault = self.simulator.faults.take(self.entry.path, self.entry.model, self.key)
+        fault = self.fault = self.simulator.faults.take(self.entry.method, self.entry.path, self.entry.model, self.key)
         if fault is None:
             return False
         self.entry.fault = fault.kind

@@ -12,6 +12,7 @@ from local.openai.journal import Journal
 from local.openai.limits import Limits
 from local.openai.models import Model, served
 from local.openai.options import Options
+from local.openai.organization import Organization
 from local.openai.prompt_cache import PromptCache
 
 _MOST_STORED = 1_000
@@ -43,6 +44,7 @@ class Simulator:
         self.prompt_cache = PromptCache(options.clock)
         self.stored: OrderedDict[str, Stored] = OrderedDict()
         self.accepted_keys: frozenset[str] | None = None
+        self.organization = Organization()
 
     def models(self) -> list[Model]:
         """The models served today."""
@@ -62,3 +64,4 @@ class Simulator:
         self.prompt_cache.clear()
         self.stored.clear()
         self.accepted_keys = None
+        self.organization.reset()
