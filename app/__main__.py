@@ -1,4 +1,4 @@
-"""The image's one command: `python -m app web|worker|health`."""
+"""The image's one command: `python -m app web|worker|health|job`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("web", help="serve the OpenAI-compatible gateway and the product until SIGTERM")
     commands.add_parser("worker", help="take documents from the queue until SIGTERM")
     commands.add_parser("health", help="exit 0 when the process on this port is alive, else 1")
-    command = parser.parse_args(argv).command
-    return {"web": web, "worker": worker, "health": health}[command]()
+    jobs = commands.add_parser("job", help="run one scheduled job and end").add_subparsers(required=True, metavar="JOB")
+    rotation = jobs.add_parser("rotate-key", help="replace the OpenAI key when it is old, and revoke replaced ones")
+    rotation.add_argument("--now", action="store_true", help="replace the key whatever its age")
+    given = parser.parse_args(argv)
+    if given.command == "job":
+        return rotate_key(now=given.now)
+    return {"web": web, "worker": worker, "health": health}[given.command]()
 
 
 def web() -> int:
@@ -30,6 +35,23 @@ def web() -> int:
 def worker() -> int:
     """Work until SIGTERM."""
     return _run("worker")
+
+
+def rotate_key(*, now: bool = False) -> int:
+    """One run of the key rotation."""
+    from app.jobs.settings import RotationSettings
+    from app.settings import SettingsError
+
+    try:
+        settings = RotationSettings.from_environment(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from app import log
+    from app.jobs.rotate_key import run
+
+    log.setup(settings.log_level)
+    return run(settings, now=now)
 
 
 def health() -> int:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import orjson
 
@@ -35,6 +35,9 @@ RATE_LIMITED = "RateLimited"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
+JOB_RUNS = "JobRuns"
+JOB_FAILURES = "JobFailures"
+KEY_AGE_DAYS = "KeyAgeDays"
 
 UNITS: dict[str, str] = {
     IN_FLIGHT_REQUESTS: "Count",
@@ -55,6 +58,9 @@ UNITS: dict[str, str] = {
     DOCUMENTS_INGESTED: "Count",
     DOCUMENTS_FAILED: "Count",
     METER_HEARTBEAT: "Count",
+    JOB_RUNS: "Count",
+    JOB_FAILURES: "Count",
+    KEY_AGE_DAYS: "None",  # CloudWatch has no unit of days
 }
 """Every metric the app emits, with its CloudWatch unit."""
 
@@ -154,7 +160,7 @@ class Metrics:
         self._counts = dict.fromkeys(self._counts, 0)
         self._bins, self._sums = {}, {}
         self._in_flight_seconds, self._interval_start = 0.0, now
-        self._write(orjson.dumps(self._document(values)).decode())
+        self._write(_document(self._identity, values, self._wall_clock()))
 
     async def run(self) -> None:
         """Start the task that emits each EMIT_SECONDS."""
@@ -178,14 +184,33 @@ class Metrics:
         self._in_flight_seconds += self._in_flight * (now - self._changed)
         self._changed = now
 
-    def _document(self, values: dict[str, object]) -> dict[str, object]:
-        metrics = [
-            {"Name": name, "Unit": UNITS[name]} | ({"StorageResolution": 1} if name in HIGH_RESOLUTION else {})
-            for name in values
-        ]
-        directive = {"Namespace": NAMESPACE, "Dimensions": [list(DIMENSIONS)], "Metrics": metrics}
-        header = {"Timestamp": int(self._wall_clock() * 1000), "CloudWatchMetrics": [directive]}
-        return {"_aws": header, **self._identity, **values}
+
+def write_once(
+    stack: str,
+    service: str,
+    values: Mapping[str, float],
+    *,
+    write: Callable[[str], object] = write_line,
+    wall_clock: Callable[[], float] = time.time,
+) -> None:
+    """Write one document with just these values, for a job that runs once and ends.
+
+    Raises KeyError for a name that no alarm or dashboard knows.
+    """
+    unknown = [name for name in values if name not in UNITS]
+    if unknown:
+        raise KeyError(unknown[0])
+    write(_document(dict(zip(DIMENSIONS, (stack, service), strict=True)), values, wall_clock()))
+
+
+def _document(identity: Mapping[str, str], values: Mapping[str, object], now: float) -> str:
+    metrics = [
+        {"Name": name, "Unit": UNITS[name]} | ({"StorageResolution": 1} if name in HIGH_RESOLUTION else {})
+        for name in values
+    ]
+    directive = {"Namespace": NAMESPACE, "Dimensions": [list(DIMENSIONS)], "Metrics": metrics}
+    header = {"Timestamp": int(now * 1000), "CloudWatchMetrics": [directive]}
+    return orjson.dumps({"_aws": header, **identity, **values}).decode()
 
 
 def _bin(value: float) -> int:

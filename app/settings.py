@@ -104,7 +104,7 @@ class Settings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """Settings out of `environ`; raises SettingsError that names every missing or bad variable at once."""
-        read = _Reader(environ)
+        read = Reader(environ)
         host, port = read.value("PRODKIT_CACHE_ENDPOINT", _endpoint, ("", 0))
         settings = cls(
             stack=read.text("PRODKIT_STACK"),
@@ -112,12 +112,12 @@ class Settings:
             host=read.text("PRODKIT_HOST"),
             port=read.integer("PRODKIT_PORT", 1, MAX_PORT),
             log_level=read.choice("PRODKIT_LOG_LEVEL", LOG_LEVELS),
-            openai_base_url=read.value("PRODKIT_OPENAI_BASE_URL", _url, ""),
+            openai_base_url=read.value("PRODKIT_OPENAI_BASE_URL", address, ""),
             openai_secret_arn=read.text("PRODKIT_OPENAI_SECRET_ARN"),
             state_table=read.text("PRODKIT_STATE_TABLE"),
             ledger_table=read.text("PRODKIT_LEDGER_TABLE"),
             documents_bucket=read.text("PRODKIT_DOCUMENTS_BUCKET"),
-            queue_url=read.value("PRODKIT_QUEUE_URL", _url, ""),
+            queue_url=read.value("PRODKIT_QUEUE_URL", address, ""),
             cache_host=host,
             cache_port=port,
             cache_auth=read.choice("PRODKIT_CACHE_AUTH", CACHE_AUTHS),
@@ -149,7 +149,7 @@ class Settings:
         return bool(self.appconfig_application)
 
 
-class _Reader:
+class Reader:
     """Reads variables and collects what is wrong with them instead of stopping at the first."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -157,12 +157,15 @@ class _Reader:
         self.problems: list[str] = []
 
     def optional(self, name: str) -> str:
+        """The value without spaces around it; empty when it is not set."""
         return self._environ.get(name, "").strip()
 
     def text(self, name: str) -> str:
+        """A value that must be there."""
         return self.value(name, str, "")
 
     def value(self, name: str, parse: Callable[[str], T], otherwise: T) -> T:
+        """A value as `parse` reads it; `otherwise` after a problem was noted. `parse`'s ValueError is the problem."""
         text = self.optional(name)
         if not text:
             self.problems.append(f"{name} is missing")
@@ -174,6 +177,8 @@ class _Reader:
             return otherwise
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`."""
+
         def parse(text: str) -> str:
             if text not in choices:
                 raise ValueError(f"is not one of {', '.join(choices)}")
@@ -182,6 +187,8 @@ class _Reader:
         return self.value(name, parse, "")
 
     def integer(self, name: str, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+
         def parse(text: str) -> int:
             if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
                 raise ValueError(f"is not a whole number from {least} to {most}")
@@ -190,10 +197,12 @@ class _Reader:
         return self.value(name, parse, least)
 
     def seconds(self, name: str, least: int = 1, most: int = MAX_TIMEOUT_SECONDS) -> int:
+        """A whole number of seconds."""
         return self.integer(name, least, most)
 
 
-def _url(text: str) -> str:
+def address(text: str) -> str:
+    """An http(s) address without a slash at the end; its ValueError continues the sentence `name=value ...`."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError("is not an http(s) address without credentials")

@@ -10,6 +10,8 @@ SERVICE_DIMENSION = "Service"
 
 WEB = "web"
 WORKER = "worker"
+# The job of that name: the word after `python -m app job`.
+ROTATE_KEY = "rotate-key"
 
 # Emitted at this interval with StorageResolution 1, so that scaling out need not wait for a minute to pass.
 INTERVAL_SECONDS = 10
@@ -32,6 +34,9 @@ RATE_LIMITED = "RateLimited"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
+JOB_RUNS = "JobRuns"
+JOB_FAILURES = "JobFailures"
+KEY_AGE_DAYS = "KeyAgeDays"
 
 NAMES = frozenset(
     {
@@ -53,6 +58,9 @@ NAMES = frozenset(
         DOCUMENTS_INGESTED,
         DOCUMENTS_FAILED,
         METER_HEARTBEAT,
+        JOB_RUNS,
+        JOB_FAILURES,
+        KEY_AGE_DAYS,
     }
 )
 

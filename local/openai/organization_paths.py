@@ -1,6 +1,6 @@
 """The part of the Admin API that key rotation uses, under `/v1/organization/projects`."""
 
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -20,6 +20,8 @@ from local.openai.organization import (
 )
 from local.openai.request import Request
 from local.openai.state import key_hash
+
+T = TypeVar("T")
 
 PREFIX = "/v1/organization/"
 _MOST_LISTED = 100
@@ -119,7 +121,7 @@ class _Call:
     def _key(self, project: Project, name: str) -> Key:
         return self._found(project.keys.get(name), "API key", name)
 
-    def _found(self, thing: Any, kind: str, name: str) -> Any:
+    def _found(self, thing: T | None, kind: str, name: str) -> T:
         if thing is None:
             raise ApiError(404, f"No such {kind}: '{name}'.", "not_found")
         return thing

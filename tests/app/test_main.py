@@ -22,8 +22,9 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> subproces
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("web", "worker", "health"):
+    for command in ("web", "worker", "health", "job"):
         assert command in done.stdout
+    assert "rotate-key" in run("job", "--help").stdout
 
 
 @pytest.mark.parametrize("command", ["web", "worker"])
@@ -35,8 +36,17 @@ def test_an_incomplete_environment_ends_the_start_with_every_missing_name(comman
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_command_is_refused() -> None:
-    assert run("serve").returncode == 2
+def test_a_job_names_every_variable_that_is_missing() -> None:
+    done = run("job", "rotate-key", environment={"PRODKIT_STACK": "dev"})
+    assert done.returncode == 2
+    for name in ("PRODKIT_OPENAI_ADMIN_SECRET_ARN", "PRODKIT_ROTATION_DAYS"):
+        assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("job",), ("job", "rotate-everything")])
+def test_an_unknown_command_is_refused(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).returncode == 2
 
 
 class Alive(http.server.BaseHTTPRequestHandler):

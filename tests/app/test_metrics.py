@@ -148,3 +148,19 @@ async def test_stopping_writes_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     metrics.count(m.REQUESTS)
     await metrics.stop()
     assert json.loads(lines[-1])["Requests"] == 1
+
+
+def test_a_job_writes_one_document_with_its_own_metrics_only() -> None:
+    lines: list[str] = []
+    values = {m.JOB_RUNS: 1.0, m.JOB_FAILURES: 0.0, m.KEY_AGE_DAYS: 3.5}
+    m.write_once("dev", "rotate-key", values, write=lines.append, wall_clock=lambda: 1_800_000_000.5)
+    (document,) = map(json.loads, lines)
+    assert {"Stack": "dev", "Service": "rotate-key", **values}.items() <= document.items()
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
+        "JobRuns": "Count",
+        "JobFailures": "Count",
+        "KeyAgeDays": "None",
+    }
+    with pytest.raises(KeyError, match="Unheard"):
+        m.write_once("dev", "rotate-key", {"Unheard": 1.0}, write=lines.append)
