@@ -17,10 +17,10 @@ class Fault:
     """One scripted fault.
 
     `match` has `method`, `path`, `model` and `key` (its hash), each optional. It strikes `times` matching requests
-    (None: all), of those every `every`-th. `seconds` is the wait of delay, slow_first_token and drip; a drip sends a comment each
-    `interval` seconds. stall, cut, malformed and error_event strike before event number `after` of a stream; a `clean`
-    cut ends the stream properly, only too early. status and error_event answer with `status`, `code`, `message`,
-    `retry_after` (seconds) and `headers`.
+    (None: all), of those every `every`-th. `seconds` is the wait of delay, slow_first_token and drip; a drip sends a
+    comment each `interval` seconds. stall, cut, malformed and error_event strike before event number `after` of a
+    stream; a `clean` cut ends the stream properly, only too early. status and error_event answer with `status`, `code`,
+    `message`, `retry_after` (seconds) and `headers`.
     """
 
     kind: str
