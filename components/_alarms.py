@@ -39,6 +39,8 @@ class Alarm:
     statistic: str | None = None
     dimensions: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     queries: Sequence[Any] = ()
+    datapoints: int | None = None
+    """How many of the periods must be bad; None means all of them."""
 
     def inputs(self) -> dict[str, Any]:
         """The alarm as arguments of a CloudWatch metric alarm, without actions and tags."""
@@ -49,6 +51,8 @@ class Alarm:
             "evaluation_periods": self.periods,
             "treat_missing_data": self.missing,
         }
+        if self.datapoints is not None:
+            made["datapoints_to_alarm"] = self.datapoints
         if self.queries:
             return {**made, "metric_queries": list(self.queries)}
         made |= {

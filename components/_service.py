@@ -51,7 +51,7 @@ def check_service(component: str, args: Mapping[str, Any], args_type: type) -> d
         raise ValueError(
             f"{component}: min_tasks={given['min_tasks']} is more than max_tasks={given['max_tasks']}; raise max_tasks."
         )
-    given["image"] = checked(component, "image", given["image"], _image_problem)
+    given["image"] = checked(component, "image", given["image"], image_problem)
     days = given.get("log_retention_days", 30)
     given["log_retention_days"] = checked(component, "log_retention_days", days, one_of(LOG_RETENTION_DAYS, "days"))
     _check_pairs(component, given)
@@ -79,7 +79,8 @@ def _check_connections(component: str, args: Mapping[str, Any]) -> None:
         )
 
 
-def _image_problem(image: str) -> str | None:
+def image_problem(image: str) -> str | None:
+    """A problem finder for `checked`: an image without its digest."""
     if re.search(r"@sha256:[0-9a-f]{64}$", image):
         return None
     return "has no digest, so two tasks could run different code; use <repository>@sha256:<64 hex digits>."

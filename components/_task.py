@@ -26,37 +26,30 @@ def container(
     image: pulumi.Input[str],
     command: Sequence[str],
     environment: Mapping[str, pulumi.Input[str]],
-    port: pulumi.Input[int],
-    health_check_command: Sequence[str],
+    port: pulumi.Input[int] | None,
+    health_check_command: Sequence[str] | None,
     stop_timeout_seconds: pulumi.Input[int],
     log_group: pulumi.Input[str],
     region: pulumi.Input[str],
     stream_prefix: str,
 ) -> dict[str, Any]:
-    """The one container of a task; leaves may be outputs.
+    """The one container of a task; leaves may be outputs. A job that serves nobody has no port and no health check.
 
     Every value that ECS would fill in is written out, and the environment is sorted: ECS returns what it stores, and a
     definition that differs from it is replaced by every deployment.
     """
-    return {
+    made: dict[str, Any] = {
         "name": CONTAINER_NAME,
         "image": image,
         "essential": True,
         "command": list(command),
         "environment": [{"name": name, "value": environment[name]} for name in sorted(environment)],
-        "portMappings": [{"containerPort": port, "hostPort": port, "protocol": "tcp"}],
+        "portMappings": [] if port is None else [{"containerPort": port, "hostPort": port, "protocol": "tcp"}],
         "readonlyRootFilesystem": True,
         "user": USER,
         "linuxParameters": {"capabilities": {"drop": ["ALL"]}, "initProcessEnabled": True},
         "mountPoints": [{"sourceVolume": TMP_VOLUME, "containerPath": TMP_PATH, "readOnly": False}],
         "ulimits": [{"name": "nofile", "softLimit": OPEN_FILES, "hardLimit": OPEN_FILES}],
-        "healthCheck": {
-            "command": list(health_check_command),
-            "interval": HEALTH_INTERVAL_SECONDS,
-            "timeout": HEALTH_TIMEOUT_SECONDS,
-            "retries": HEALTH_RETRIES,
-            "startPeriod": HEALTH_START_SECONDS,
-        },
         "stopTimeout": stop_timeout_seconds,
         "logConfiguration": {
             "logDriver": "awslogs",
@@ -72,3 +65,12 @@ def container(
         "systemControls": [],
         "volumesFrom": [],
     }
+    if health_check_command is not None:
+        made["healthCheck"] = {
+            "command": list(health_check_command),
+            "interval": HEALTH_INTERVAL_SECONDS,
+            "timeout": HEALTH_TIMEOUT_SECONDS,
+            "retries": HEALTH_RETRIES,
+            "startPeriod": HEALTH_START_SECONDS,
+        }
+    return made

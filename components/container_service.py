@@ -7,10 +7,10 @@ import pulumi
 import pulumi_aws as aws
 
 from components import _metrics, _scaling, _task, _timeouts
-from components._args import Tags, check_known, choice, named
+from components._args import Tags, check_known, choice
 from components._fargate import Architecture
-from components._policies import grant, service_trust, statement
 from components._service import check_service
+from components._task_resources import TaskResources
 
 
 class ConnectionArgs(TypedDict):
@@ -123,26 +123,13 @@ class ContainerService(pulumi.ComponentResource):
         self._args = args
         self._tags: Tags = args.get("tags", {})
         self._child = pulumi.ResourceOptions(parent=self)
-        self._region = aws.get_region_output(opts=pulumi.InvokeOptions(parent=self)).region
-        self._before_tasks: list[pulumi.Resource] = []
+        self._tasks = TaskResources(self, name, self._tags)
 
         self.cluster_arn, self.cluster_name = self._cluster()
         group = self._security_group()
-        log_group = aws.cloudwatch.LogGroup(
-            f"{name}-log",
-            retention_in_days=args["log_retention_days"],
-            kms_key_id=args.get("logs_key_arn"),
-            tags=self._tags,
-            opts=self._child,
-        )
-        task_role = self._role("task", "the app", dict(args.get("policies", {})))
-        write_log = grant(
-            statement(
-                ["logs:CreateLogStream", "logs:PutLogEvents"], pulumi.Output.concat(log_group.arn, ":log-stream:*")
-            )
-        )
-        start = {"log": write_log, **args.get("execution_policies", {})}
-        definition = self._task_definition(log_group, task_role, self._role("execution", "the agent", start))
+        log_group = self._tasks.log_group(args["log_retention_days"], args.get("logs_key_arn"))
+        roles = self._tasks.roles(log_group, args.get("policies", {}), args.get("execution_policies", {}))
+        definition = self._task_definition(log_group, roles)
         service = self._service(definition, group)
         self._scale(service)
 
@@ -150,7 +137,7 @@ class ContainerService(pulumi.ComponentResource):
         self.security_group_id = group.id
         self.log_group_name = log_group.name
         self.task_definition_arn = definition.arn
-        self.task_role_arn = task_role.arn
+        self.task_role_arn = roles[0].arn
         self.register_outputs(
             {
                 "cluster_arn": self.cluster_arn,
@@ -187,25 +174,8 @@ class ContainerService(pulumi.ComponentResource):
     def _security_group(self) -> aws.ec2.SecurityGroup:
         """The tasks' group: the balancer in, HTTPS and the named connections out."""
         name, args = self._name, self._args
-        group = aws.ec2.SecurityGroup(
-            f"{name}-group",
-            description=f"Tasks of {name}: the load balancer in, HTTPS and named connections out",
-            vpc_id=args["vpc_id"],
-            tags=named(self._tags, f"{name}-group"),
-            opts=self._child,
-        )
-        https = aws.vpc.SecurityGroupEgressRule(
-            f"{name}-https-out",
-            security_group_id=group.id,
-            description="OpenAI and AWS, whose addresses change",
-            cidr_ipv4="0.0.0.0/0",
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            tags=self._tags,
-            opts=self._child,
-        )
-        self._before_tasks.append(https)
+        description = f"Tasks of {name}: the load balancer in, HTTPS and named connections out"
+        group = self._tasks.security_group(description, args["vpc_id"])
         balancer = args.get("load_balancer_security_group_id")
         if balancer is not None:
             self._open("requests", balancer, group.id, args["port"])
@@ -232,28 +202,10 @@ class ContainerService(pulumi.ComponentResource):
                 tags=self._tags,
                 opts=self._child,
             )
-            self._before_tasks.append(made)
-
-    def _role(self, kind: str, who: str, policies: Mapping[str, pulumi.Input[str]]) -> aws.iam.Role:
-        asked = pulumi.InvokeOptions(parent=self)
-        account = aws.get_caller_identity_output(opts=asked).account_id
-        partition = aws.get_partition_output(opts=asked).partition
-        tasks = pulumi.Output.format("arn:{0}:ecs:{1}:{2}:*", partition, self._region, account)
-        role = aws.iam.Role(
-            f"{self._name}-{kind}",
-            description=f"What {who} of {self._name} may do",
-            assume_role_policy=pulumi.Output.json_dumps(service_trust("ecs-tasks.amazonaws.com", account, tasks)),
-            tags=self._tags,
-            opts=self._child,
-        )
-        for label in sorted(policies):
-            name = f"{self._name}-{kind}-{label}"
-            policy = aws.iam.RolePolicy(name, role=role.name, policy=policies[label], opts=self._child)
-            self._before_tasks.append(policy)
-        return role
+            self._tasks.before_tasks.append(made)
 
     def _task_definition(
-        self, log_group: aws.cloudwatch.LogGroup, task_role: aws.iam.Role, execution_role: aws.iam.Role
+        self, log_group: aws.cloudwatch.LogGroup, roles: tuple[aws.iam.Role, aws.iam.Role]
     ) -> aws.ecs.TaskDefinition:
         args = self._args
         container = _task.container(
@@ -264,27 +216,16 @@ class ContainerService(pulumi.ComponentResource):
             health_check_command=args.get("health_check_command", _task.HEALTH_COMMAND),
             stop_timeout_seconds=args["stop_timeout_seconds"],
             log_group=log_group.name,
-            region=self._region,
+            region=self._tasks.region,
             stream_prefix=args["service"],
         )
-        return aws.ecs.TaskDefinition(
-            f"{self._name}-tasks",
-            # A name of its own: a generated one would begin a new family with every revision.
-            family=f"{args['stack']}-{self._name}",
-            requires_compatibilities=["FARGATE"],
-            network_mode="awsvpc",
-            cpu=str(args["cpu"]),
-            memory=str(args["memory_mib"]),
-            runtime_platform={
-                "cpu_architecture": self._architecture.value,
-                "operating_system_family": "LINUX",
-            },
-            task_role_arn=task_role.arn,
-            execution_role_arn=execution_role.arn,
-            container_definitions=pulumi.Output.json_dumps([container]),
-            volumes=[{"name": _task.TMP_VOLUME}],
-            tags=self._tags,
-            opts=self._child,
+        return self._tasks.definition(
+            f"{args['stack']}-{self._name}",
+            container,
+            cpu=args["cpu"],
+            memory_mib=args["memory_mib"],
+            architecture=self._architecture,
+            roles=roles,
         )
 
     def _service(self, definition: aws.ecs.TaskDefinition, group: aws.ec2.SecurityGroup) -> aws.ecs.Service:
@@ -324,7 +265,7 @@ class ContainerService(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 self._child,
                 pulumi.ResourceOptions(
-                    depends_on=self._before_tasks,
+                    depends_on=self._tasks.before_tasks,
                     # Autoscaling owns the count after creation.
                     ignore_changes=["desiredCount"],
                     custom_timeouts=pulumi.CustomTimeouts(create=patience, update=patience, delete=patience),
