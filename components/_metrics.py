@@ -64,6 +64,9 @@ NAMES = frozenset(
     }
 )
 
+# What a job reports when it runs: it has alarms, and is too seldom for a chart.
+OF_JOBS = frozenset({JOB_RUNS, JOB_FAILURES, KEY_AGE_DAYS})
+
 
 def dimensions(stack: str, service: str) -> dict[str, str]:
     """The whole set of dimensions of every metric of one service."""

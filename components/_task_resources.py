@@ -70,7 +70,7 @@ class TaskResources:
         kind: str,
         who: str,
         policies: Mapping[str, pulumi.Input[str]],
-        trust: pulumi.Input[Document] | None = None,
+        trust: Document | None = None,
     ) -> aws.iam.Role:
         """A role with its grants; `trust` defaults to ECS acting for tasks of this account and region."""
         role = aws.iam.Role(

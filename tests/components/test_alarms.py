@@ -184,7 +184,7 @@ def test_the_dashboard_shows_what_is_measured(record: Record) -> None:
         for series in widget["properties"].get("metrics", [])
         if series[0] == _metrics.NAMESPACE
     }
-    assert charted == _metrics.NAMES - {_metrics.METER_HEARTBEAT}
+    assert charted == _metrics.NAMES - _metrics.OF_JOBS - {_metrics.METER_HEARTBEAT}
     query = widgets[-1]["properties"]["query"]
     assert query.startswith("SOURCE 'web-log' | SOURCE 'worker-log' | fields time, domain")
     url = made.outputs("prodkit:index:Alarms")["dashboard_url"]

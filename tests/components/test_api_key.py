@@ -22,7 +22,11 @@ def test_the_secret_is_made_without_a_value(record: Record) -> None:
 def test_the_outputs_name_the_secret_and_never_hold_it(record: Record) -> None:
     outputs = record(lambda: ApiKey("openai", {"key_arn": "arn:key", "secret_name": "team/openai"})).outputs(TYPE)
     assert outputs["secret_name"] == "team/openai"
-    assert set(outputs) == {"secret_arn", "secret_name", "read_policy"}
+    assert set(outputs) == {
+        *("secret_arn", "secret_name", "read_policy"),
+        *("admin_secret_arn", "admin_secret_name", "rotate_policy"),
+    }
+    assert (outputs["admin_secret_arn"], outputs["admin_secret_name"], outputs["rotate_policy"]) == ("", "", "")
 
 
 def test_the_grant_reads_this_secret_and_decrypts_nothing_else(record: Record) -> None:
@@ -56,3 +60,26 @@ def test_the_secret_belongs_to_the_component_and_is_tagged(record: Record) -> No
     recording = record(lambda: ApiKey("openai", {"key_arn": "arn:key", "tags": {"team": "a"}}))
     assert recording.strays(TYPE) == []
     assert untagged(recording, {"team": "a"}) == []
+
+
+def test_the_admin_key_has_a_secret_of_its_own_without_a_value(record: Record) -> None:
+    args: ApiKeyArgs = {"key_arn": "arn:key", "secret_name": "team/openai", "admin": True}
+    recording = record(lambda: ApiKey("openai", args))
+    assert recording.one(SECRET, "openai-admin").inputs == {
+        "description": "Key of OpenAI's Admin API, for rotation; set it with `make key ADMIN=1`",
+        "kmsKeyId": "arn:key",
+        "recoveryWindowInDays": 30,
+    }
+    assert recording.outputs(TYPE)["admin_secret_name"] == "openai-admin"
+
+
+def test_only_the_rotation_may_read_the_admin_key_and_nobody_may_change_it(record: Record) -> None:
+    outputs = record(lambda: ApiKey("openai", {"key_arn": "arn:key", "admin": True})).outputs(TYPE)
+    key, admin = outputs["secret_arn"], outputs["admin_secret_arn"]
+    assert admin not in outputs["read_policy"]
+    read, replace, use = json.loads(outputs["rotate_policy"])["Statement"]
+    assert (read["Action"], read["Resource"]) == (["secretsmanager:GetSecretValue"], [key, admin])
+    assert replace["Action"] == ["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"]
+    assert replace["Resource"] == key
+    assert (use["Action"], use["Resource"]) == (["kms:Decrypt", "kms:GenerateDataKey"], "arn:key")
+    assert use["Condition"]["StringEquals"]["kms:EncryptionContext:SecretARN"] == [key, admin]
