@@ -7,7 +7,7 @@ PORT ?= 8080
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 
-.PHONY: help up plan test key destroy lint types reference lock clean
+.PHONY: help up plan test key rotate destroy lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,8 +22,11 @@ plan: $(READY) ## what STACK (default dev) would create: no account, no pulumi c
 test: $(READY) ## every test that this machine can run
 	@$(PY) -m pytest $(ARGS)
 
-key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input)
-	@$(NEEDED)$(PY) -m stacks key $(STACK)
+key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input); ADMIN=1: the key that rotates it
+	@$(NEEDED)$(PY) -m stacks key $(STACK)$(if $(ADMIN), --admin)
+
+rotate: $(READY) ## replace STACK's OpenAI key now
+	@$(NEEDED)$(PY) -m stacks rotate $(STACK)
 
 destroy: $(READY) ## delete STACK from AWS, after asking
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK)

@@ -25,6 +25,7 @@ from stacks.arguments import (
     network_args,
 )
 from stacks.environment import JOB_SECONDS, PORT, Service, task_environment
+from stacks.rotation import by_hand, key_rotation
 
 settings = stack_settings.load()
 timeouts = _timeouts.derive(settings.max_stream_seconds)
@@ -33,7 +34,7 @@ tags = settings.tags
 encryption = Encryption("encryption", {"separate_keys": settings.separate_keys, "tags": tags})
 network = Network("network", network_args(settings, encryption))
 
-api_key = ApiKey("api-key", {"key_arn": encryption.secrets_key_arn, "tags": tags})
+api_key = ApiKey("api-key", {"key_arn": encryption.secrets_key_arn, "admin": settings.rotation_days > 0, "tags": tags})
 storage = Storage(
     "storage",
     {
@@ -143,6 +144,10 @@ alarms = Alarms(
     },
 )
 costs = CostAlarms("costs", cost_args(settings, alarms))
+if settings.rotation_days:
+    rotation = key_rotation(settings, network, encryption, api_key, image, web, alarms)
+    pulumi.export("rotation", by_hand(rotation, network, web))
+    pulumi.export("admin_secret_name", api_key.admin_secret_name)
 
 pulumi.export("url", balancer.url)
 pulumi.export("name_servers", balancer.name_servers)

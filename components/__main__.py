@@ -20,6 +20,7 @@ from components.load_balancer import LoadBalancer
 from components.model_config import ModelConfig
 from components.network import Network
 from components.queue import Queue
+from components.scheduled_job import ScheduledJob
 from components.storage import Storage
 
 COMPONENTS = [
@@ -34,6 +35,7 @@ COMPONENTS = [
     ModelConfig,
     Network,
     Queue,
+    ScheduledJob,
     Storage,
 ]
 

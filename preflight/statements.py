@@ -132,6 +132,12 @@ def _image(recording: Recording) -> Iterator[str]:
 def _openai_key(recording: Recording) -> Iterator[str]:
     if recording.of_type("aws:secretsmanager/secret:Secret"):
         yield f"the OpenAI key is not part of the stack: set it afterwards with make key STACK={recording.stack}"
+    days = recording.settings.get("prodkit:rotationDays")
+    if days is not None and recording.of_type("aws:scheduler/schedule:Schedule"):
+        yield (
+            f"the OpenAI key is replaced every {days.value} days; the admin key that does it is set with "
+            f"make key STACK={recording.stack} ADMIN=1"
+        )
 
 
 _DESCRIPTIONS: Final[list[Callable[[Recording], Iterator[str]]]] = [

@@ -1,4 +1,4 @@
-"""`python -m stacks`: deploys a stack, removes it, or gives it its OpenAI key. It checks before it starts."""
+"""`python -m stacks`: deploys a stack, removes it, or gives it an OpenAI key. It checks before it starts."""
 
 import argparse
 import getpass
@@ -17,9 +17,12 @@ import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stacks.run_job import JobError, run_job
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 # OpenAI publishes no grammar for its keys; every kind so far has this start and is far longer than 20 characters.
 KEY_SHAPE: Final = re.compile(r"sk-[A-Za-z0-9_-]{20,}")
+ADMIN_KEY_START: Final = "sk-admin-"
 INSTALL_PAGE: Final = "https://www.pulumi.com/docs/install/"
 
 
@@ -34,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     up_verb = verbs.add_parser("up", help="deploy a stack: pulumi up, after checks of the command and the account")
     destroy_verb = verbs.add_parser("destroy", help="remove everything a stack made, after you typed its name")
     key_verb = verbs.add_parser("key", help="set the stack's OpenAI key from a hidden prompt or standard input")
-    for verb in (up_verb, destroy_verb, key_verb):
+    key_verb.add_argument("--admin", action="store_true", help="set the admin key that rotates the OpenAI key instead")
+    rotate_verb = verbs.add_parser("rotate", help="replace the stack's OpenAI key now, and wait until that is done")
+    for verb in (up_verb, destroy_verb, key_verb, rotate_verb):
         verb.add_argument("stack", metavar="STACK", help="a stack that has a file in stacks/, such as dev")
     for verb in (up_verb, destroy_verb):
         verb.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
@@ -44,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return up(given.stack, yes=given.yes)
         if given.verb == "destroy":
             return destroy(given.stack, yes=given.yes)
-        return set_key(given.stack)
+        if given.verb == "rotate":
+            return rotate(given.stack)
+        return set_key(given.stack, admin=given.admin)
     except RefusedError as refusal:
         print(f"prodkit: {refusal}", file=sys.stderr)
         return 2
@@ -76,22 +83,49 @@ def destroy(stack: str, yes: bool = False) -> int:
     return _attended(pulumi, "destroy", "--stack", stack, "--yes")
 
 
-def set_key(stack: str) -> int:
-    """Stores an OpenAI key, read from a hidden prompt or standard input, in the stack's secret."""
+def set_key(stack: str, admin: bool = False) -> int:
+    """Stores an OpenAI key, read from a hidden prompt or standard input, in the stack's secret or its admin secret."""
     pulumi = _ready(stack)
-    name = _outputs(pulumi, stack).get("secret_name")
+    output, kind = ("admin_secret_name", "admin key") if admin else ("secret_name", "key")
+    name = _outputs(pulumi, stack).get(output)
     if not isinstance(name, str):
-        raise RefusedError(f"stack {stack!r} has no output secret_name yet; deploy it first: make up STACK={stack}")
-    prompt = f"OpenAI key for stack {stack} (not shown): "
+        first = "set prodkit:rotationDays and " if admin else ""
+        raise RefusedError(f"stack {stack!r} has no output {output} yet; {first}deploy it first: make up STACK={stack}")
+    prompt = f"OpenAI {kind} for stack {stack} (not shown): "
     key = (getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.read()).strip()
     if not KEY_SHAPE.fullmatch(key):
         raise RefusedError("that is no OpenAI key: one starts with sk- and has no spaces; see platform.openai.com")
+    if key.startswith(ADMIN_KEY_START) != admin:
+        raise RefusedError(
+            "that is a project's key, which cannot make others: an admin key starts with sk-admin-"
+            if admin
+            else "that is an admin key, which cannot call a model: give a project's key, or add --admin (make: ADMIN=1)"
+        )
     client = boto3.client("secretsmanager", region_name=_config(stack).get("aws:region"))
     try:
         client.put_secret_value(SecretId=name, SecretString=key)
     except (BotoCoreError, ClientError) as error:
         raise RefusedError(f"the key was not stored in {name}: {error}") from None
-    print(f"Stored in {name}. Running tasks use it within a minute.")
+    print(f"Stored in {name}. {'The next rotation uses it' if admin else 'Running tasks use it within a minute'}.")
+    return 0
+
+
+def rotate(stack: str) -> int:
+    """Runs the stack's rotation job now, whatever the key's age, and waits for its end; its exit status."""
+    pulumi = _ready(stack)
+    job = _outputs(pulumi, stack).get("rotation")
+    if not isinstance(job, dict):
+        raise RefusedError(f"stack {stack!r} has no rotation; set prodkit:rotationDays and make up STACK={stack}")
+    region = _config(stack).get("aws:region")
+    ecs, logs = boto3.client("ecs", region_name=region), boto3.client("logs", region_name=region)
+    try:
+        status = run_job(ecs, logs, job, say=lambda line: print(line, flush=True))
+    except (BotoCoreError, ClientError, JobError) as error:
+        raise RefusedError(f"the rotation was not run to its end: {error}") from None
+    if status:
+        print(f"The rotation failed and a working key is in force; its log is {job['log_group']}.", file=sys.stderr)
+        return status
+    print("The key was replaced. Running tasks use the new one within a minute; the old one is revoked by a daily run.")
     return 0
 
 

@@ -31,6 +31,7 @@ RANGES: Final = {
     "worker_target_backlog": (1, 10_000, "messages"),
     "worker_spot_percent": (0, 100, "percent"),
     "zone_count": (2, MOST_ZONES, "zones"),
+    "rotation_days": (0, 90, "days"),
     "monthly_budget_usd": (1, 1_000_000, "USD"),
     "token_budget_usd": (1, 10_000_000, "USD"),
 }
@@ -38,6 +39,8 @@ RANGES: Final = {
 PATTERNS: Final = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "an AWS region such as us-east-1"),
     "image_uri": (r"\S+@sha256:[0-9a-f]{64}", "an image by digest such as repository@sha256:<64 hex digits>"),
+    "openai_project_id": (r"proj_[A-Za-z0-9_-]+", "an OpenAI project id such as proj_abc"),
+    "openai_service_account_id": (r"[A-Za-z0-9_-]+", "a service account id such as svc_acct_abc"),
     "vpc_id": (r"vpc-[0-9a-f]{8,17}", "a VPC id such as vpc-0123456789abcdef0"),
     "cache_node_type": (r"cache\.[a-z0-9]+\.[a-z0-9]+", "a node type such as cache.t4g.small"),
     "domain_name": (
@@ -78,6 +81,7 @@ def problems(settings: "Settings") -> Iterator[str]:
         yield from _network(settings)
         yield from _adopted_network(settings)
         yield from _domain(settings)
+        yield from _rotation(settings)
     yield from _other_values(settings)
 
 
@@ -188,6 +192,15 @@ def _domain(settings: "Settings") -> Iterator[str]:
             f"{_named(settings, 'domain_name')} means no TLS; set a domain, or accept that keys and prompts cross the "
             "internet in clear with prodkit:allowPlainHttp=true (for dev only)"
         )
+
+
+def _rotation(settings: "Settings") -> Iterator[str]:
+    for field in ("openai_project_id", "openai_service_account_id"):
+        if settings.rotation_days and not getattr(settings, field):
+            yield (
+                f"{_named(settings, 'rotation_days')} needs {setting_key(field)}: new keys are made for one service "
+                "account of one project; set it, or set prodkit:rotationDays to 0"
+            )
 
 
 def _other_values(settings: "Settings") -> Iterator[str]:

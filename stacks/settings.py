@@ -47,6 +47,12 @@ class Settings:
     """Longest streamed answer; timeouts and drains derive from it."""
     openai_base_url: str
     """Address of the OpenAI API, https, without a slash at the end."""
+    rotation_days: int
+    """Days after which the OpenAI key is replaced; 0 turns that off."""
+    openai_project_id: str
+    """OpenAI project of the key, for its rotation."""
+    openai_service_account_id: str
+    """Service account in that project that gets new keys."""
     image_uri: str
     """Image by digest to deploy; empty builds the app."""
     architecture: Architecture

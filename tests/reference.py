@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from app.errors import KINDS
+from app.jobs.settings import ROTATION_ENVIRONMENT
 from app.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
 from components._timeouts import derive
@@ -42,6 +43,11 @@ def render() -> str:
             "ECS itself sets " + ", ".join(f"`{name}`" for name in PLATFORM_ENVIRONMENT) + ".",
             "",
             *_table(("name", "for `maxStreamSeconds` 600"), ((f"`{n}`", chain.get(n, "")) for n in ENVIRONMENT)),
+            "## Environment of the key rotation",
+            "",
+            "Read by `python -m app job rotate-key`, whose task definition sets them where `rotationDays` is not 0.",
+            "",
+            *_table(("name",), ((f"`{name}`",) for name in ROTATION_ENVIRONMENT)),
             "## Metrics",
             "",
             f"Namespace `{NAMESPACE}`, dimensions {' and '.join(f'`{name}`' for name in DIMENSIONS)}, one",

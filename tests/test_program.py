@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 
 from app import metrics as app_metrics
 from app import settings as app_settings
+from app.jobs import settings as job_settings
 from components import _metrics
 from preflight.project import Project
 from preflight.record import Recording, Resource, record
 from preflight.wire import plain, walk
+from stacks import checks
 from tests.known import known
 
 STACKS = Project.load().stack_names()
@@ -38,8 +41,9 @@ SHAPE = {
     "aws:appautoscaling/target:Target": {"dev": 2, "staging": 2, "prod": 2},
     "aws:dynamodb/table:Table": {"dev": 2, "staging": 2, "prod": 2},
     "aws:s3/bucket:Bucket": {"dev": 3, "staging": 3, "prod": 3},
-    "aws:sqs/queue:Queue": {"dev": 2, "staging": 2, "prod": 2},
-    "aws:secretsmanager/secret:Secret": {"dev": 1, "staging": 1, "prod": 1},
+    "aws:sqs/queue:Queue": {"dev": 2, "staging": 2, "prod": 3},
+    "aws:secretsmanager/secret:Secret": {"dev": 1, "staging": 1, "prod": 2},
+    "aws:scheduler/schedule:Schedule": {"dev": 0, "staging": 0, "prod": 1},
     "aws:elasticache/serverlessCache:ServerlessCache": {"dev": 1, "staging": 1, "prod": 1},
     "aws:budgets/budget:Budget": {"dev": 1, "staging": 1, "prod": 1},
     "aws:codebuild/project:Project": {"dev": 1, "staging": 1, "prod": 1},
@@ -60,6 +64,9 @@ COMPONENTS = {
     "web": "ContainerService",
     "worker": "ContainerService",
 }
+# What only some stacks have.
+MORE_COMPONENTS = {"prod": {"rotation": "ScheduledJob"}}
+MORE_OUTPUTS = {"prod": ["rotation", "admin_secret_name"]}
 
 
 @cache
@@ -105,7 +112,8 @@ def test_every_resource_sits_under_a_component(stack: str) -> None:
     recording = previewed(stack)
     tops = [item for item in recording.resources if item.parent.endswith(f"::prodkit-{stack}")]
     components = {item.name: item.type for item in tops if not item.custom}
-    assert components == {name: f"prodkit:index:{noun}" for name, noun in COMPONENTS.items()}
+    expected = {**COMPONENTS, **MORE_COMPONENTS.get(stack, {})}
+    assert components == {name: f"prodkit:index:{noun}" for name, noun in expected.items()}
     # A dynamic resource cannot live in a component that other languages use.
     assert [item.name for item in tops if item.custom] == ["image-build"]
 
@@ -187,6 +195,68 @@ def test_the_app_accepts_what_the_service_sets(stack: str, service: str) -> None
     assert (read.stack, read.service, read.cache_auth) == (stack, service, "iam")
 
 
+ROTATING = {"rotationDays": "7", "openaiProjectId": "proj_1", "openaiServiceAccountId": "svc_acct_1"}
+
+
+@cache
+def rotating() -> Recording:
+    """The smallest stack, with rotation turned on."""
+    return known("dev", **ROTATING)
+
+
+def rotation_task(recording: Recording) -> dict[str, Any]:
+    (made,) = json.loads(recording.one(TASK_DEFINITION, "rotation-tasks").inputs["containerDefinitions"])
+    assert isinstance(made, dict)
+    return made
+
+
+@pytest.mark.parametrize("recording", [rotating, lambda: deployed("prod")], ids=["dev", "prod"])
+def test_the_rotation_is_told_exactly_what_it_reads(recording: Callable[[], Recording]) -> None:
+    told = {item["name"]: item["value"] for item in rotation_task(recording())["environment"]}
+    assert sorted(told) == sorted(job_settings.ROTATION_ENVIRONMENT)
+    read = job_settings.RotationSettings.from_environment({**told, "AWS_REGION": "us-east-1"})
+    assert read.service == _metrics.ROTATE_KEY
+    assert checks.RANGES["rotation_days"] == (0, job_settings.MAX_ROTATION_DAYS, "days")
+    secret = "aws:secretsmanager/secret:Secret"
+    assert read.openai_secret_arn == recording().one(secret, "api-key-secret").outputs["arn"]
+    assert read.openai_admin_secret_arn == recording().one(secret, "api-key-admin").outputs["arn"]
+
+
+def test_the_rotation_runs_the_image_and_the_days_of_its_stack() -> None:
+    task = rotation_task(rotating())
+    assert task["image"] == rotating().outputs["image"]
+    assert task["command"] == ["python", "-m", "app", "job", "rotate-key"]
+    assert {"name": "PRODKIT_ROTATION_DAYS", "value": "7"} in task["environment"]
+    overdue = rotating().one("aws:cloudwatch/metricAlarm:MetricAlarm", "rotation-overdue").inputs
+    assert (overdue["metricName"], overdue["threshold"]) == (app_metrics.KEY_AGE_DAYS, 9)
+
+
+def test_only_the_rotation_may_read_the_admin_key() -> None:
+    recording = rotating()
+    admin = recording.one("aws:secretsmanager/secret:Secret", "api-key-admin").outputs["arn"]
+    policies = recording.of_type("aws:iam/rolePolicy:RolePolicy")
+    assert [policy.name for policy in policies if admin in policy.inputs["policy"]] == ["rotation-task-rotate"]
+    told = [item.name for item in recording.of_type(TASK_DEFINITION) if admin in item.inputs["containerDefinitions"]]
+    assert told == ["rotation-tasks"]
+
+
+def test_without_rotation_there_is_neither_its_job_nor_its_secret() -> None:
+    more = {item.urn for item in rotating().resources} - {item.urn for item in deployed("dev").resources}
+    assert {urn.rpartition("::")[2].split("-")[0] for urn in more} == {"rotation", "api"}
+    assert not {"rotation", "admin_secret_name"} & set(deployed("dev").outputs)
+
+
+def test_starting_the_rotation_by_hand_takes_what_is_exported() -> None:
+    recording = rotating()
+    job = plain(recording.outputs["rotation"])
+    assert job["command"] == [*rotation_task(recording)["command"], "--now"]
+    assert job["container"] == rotation_task(recording)["name"]
+    options = rotation_task(recording)["logConfiguration"]["options"]
+    assert job["log_group"] == options["awslogs-group"]
+    assert job["log_stream"] == f"{options['awslogs-stream-prefix']}/{job['container']}"
+    assert job["task_definition"] == recording.one(TASK_DEFINITION, "rotation-tasks").outputs["arn"]
+
+
 @pytest.mark.parametrize("service", ["web", "worker"])
 def test_a_task_gets_what_the_stack_made(service: str) -> None:
     recording, told = deployed("prod"), environment("prod", service)
@@ -195,7 +265,10 @@ def test_a_task_gets_what_the_stack_made(service: str) -> None:
     assert told["PRODKIT_DOCUMENTS_BUCKET"] == recording.outputs["documents_bucket"]
     assert told["PRODKIT_QUEUE_URL"] == recording.outputs["queue_url"]
     assert told["PRODKIT_CACHE_ENDPOINT"] == recording.outputs["cache_endpoint"]
-    assert told["PRODKIT_OPENAI_SECRET_ARN"] == recording.one("aws:secretsmanager/secret:Secret").outputs["arn"]
+    assert (
+        told["PRODKIT_OPENAI_SECRET_ARN"]
+        == recording.one("aws:secretsmanager/secret:Secret", "api-key-secret").outputs["arn"]
+    )
     assert container("prod", service)["command"] == ["python", "-m", "app", service]
     assert not container("prod", service).get("secrets")
 
@@ -270,6 +343,7 @@ def test_an_operator_gets_what_is_needed_and_no_secret(stack: str) -> None:
             *("url", "name_servers", "dashboard_url", "secret_name", "image", "topic", "budget"),
             *("cluster", "web_service", "worker_service", "web_log_group", "worker_log_group"),
             *("state_table", "ledger_table", "documents_bucket", "queue_url", "dead_letter_queue", "cache_endpoint"),
+            *MORE_OUTPUTS.get(stack, []),
         ]
     )
 

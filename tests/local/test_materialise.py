@@ -217,3 +217,14 @@ def test_types_that_nothing_here_talks_to_get_well_formed_attributes() -> None:
     assert (identifier, outputs["arn"]) == ("task", "arn:aws:iam::123456789012:role/task")
     identifier, _ = attributes("aws:ec2/vpc:Vpc", "net", {}, REGION)
     assert identifier.startswith("vpc-")
+
+
+def test_a_stack_that_rotates_its_key_is_made_here_too_and_nothing_more_is_started(aws: Aws) -> None:
+    mocks = Materialiser(REGION, lambda: Endpoints(aws.url, "127.0.0.1:6399"))
+    rotating = {"rotationDays": "7", "openaiProjectId": "proj_1", "openaiServiceAccountId": "svc_acct_1"}
+    recording = evaluate("dev", mocks, overrides=rotating)
+    twin = recorded.read(recording)
+    assert [task.command[-1] for task in (twin.web, twin.worker)] == ["web", "worker"]
+    admin = plain(recording.outputs["admin_secret_name"])
+    assert aws.client("secretsmanager").describe_secret(SecretId=admin)["Name"] == admin
+    assert plain(recording.outputs["rotation"])["task_definition"].endswith("dev-rotation:1")

@@ -179,13 +179,13 @@ def test_a_stack_that_cannot_be_made_is_not_deployed(
     assert "up" not in [call[0] for call in pulumi.calls]
 
 
-@pytest.mark.parametrize("verb", ["up", "destroy", "key"])
+@pytest.mark.parametrize("verb", ["up", "destroy", "key", "rotate"])
 def test_an_unknown_stack_is_refused_with_those_that_exist(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main([verb, "prdo"]) == 2
     assert "there is no stack 'prdo'; stacks that exist: dev, prod, staging" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["up", "destroy", "key"])
+@pytest.mark.parametrize("verb", ["up", "destroy", "key", "rotate"])
 def test_a_missing_command_is_said_with_where_to_get_it(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_missing_command_is_said_with_where_to_get_it(
     assert "pulumi command is not on PATH; install it: https://www.pulumi.com/docs/install/" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["up", "destroy", "key"])
+@pytest.mark.parametrize("verb", ["up", "destroy", "key", "rotate"])
 def test_the_wrong_account_is_refused_before_pulumi_runs(
     verb: str, pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +306,52 @@ def test_key_refuses_what_is_no_key_without_repeating_it(
 
 
 @pytest.mark.process
+def test_the_admin_key_goes_into_a_secret_of_its_own(
+    pulumi: Pulumi, typed: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("secretsmanager", region_name="us-east-1")
+    name, key = client.create_secret(Name="api-key-admin-1")["Name"], f"sk-admin-{secrets.token_urlsafe(30)}"
+    pulumi.knows("prod", secret_name="api-key-secret-1", admin_secret_name=name)
+    typed(key)
+    assert commands.main(["key", "prod", "--admin"]) == 0
+    assert client.get_secret_value(SecretId=name)["SecretString"] == key
+    shown = capsys.readouterr()
+    assert key not in shown.out + shown.err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("options", "start", "text"),
+    [((), "sk-admin-", "that is an admin key"), (("--admin",), "sk-svcacct-", "that is a project's key")],
+)
+def test_one_kind_of_key_is_not_taken_for_the_other(
+    options: tuple[str, ...],
+    start: str,
+    text: str,
+    pulumi: Pulumi,
+    typed: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = start + secrets.token_urlsafe(30)
+    pulumi.knows("prod", secret_name="api-key-secret-1", admin_secret_name="api-key-admin-1")
+    typed(key)
+    assert commands.main(["key", "prod", *options]) == 2
+    shown = capsys.readouterr()
+    assert text in shown.err
+    assert key not in shown.out + shown.err
+
+
+@pytest.mark.process
+def test_an_admin_key_has_no_place_where_nothing_rotates(
+    pulumi: Pulumi, typed: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pulumi.knows("dev", secret_name="api-key-secret-1")
+    typed(made_up_key())
+    assert commands.main(["key", "dev", "--admin"]) == 2
+    assert "set prodkit:rotationDays and deploy it first" in capsys.readouterr().err
+
+
+@pytest.mark.process
 def test_key_says_that_the_stack_must_be_deployed_first(
     pulumi: Pulumi, typed: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,4 +381,4 @@ def test_help_names_every_verb() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stacks", "--help"], cwd=commands.ROOT, capture_output=True, text=True, check=True
     )
-    assert all(verb in done.stdout for verb in ("up", "destroy", "key"))
+    assert all(verb in done.stdout for verb in ("up", "destroy", "key", "rotate"))

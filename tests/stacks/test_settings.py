@@ -158,6 +158,17 @@ REFUSED = {
         {"openaiBaseUrl": "https://api.openai.com/v1/"},
         "without user, query and final slash",
     ),
+    "rotation of no account": (
+        {"rotationDays": "30", "openaiProjectId": "proj_1"},
+        "prodkit:rotationDays=30 needs prodkit:openaiServiceAccountId",
+    ),
+    "rotation of no project": (
+        {"rotationDays": "30", "openaiServiceAccountId": "svc_acct_1"},
+        "prodkit:rotationDays=30 needs prodkit:openaiProjectId",
+    ),
+    "rotation too seldom": ({"rotationDays": "91"}, "prodkit:rotationDays=91 is out of range; choose 0 to 90 days"),
+    "project by name": ({"openaiProjectId": "my project"}, "prodkit:openaiProjectId=my project has the wrong form"),
+    "account by name": ({"openaiServiceAccountId": "my app"}, "has the wrong form; write a service account id"),
     "no money": ({"monthlyBudgetUsd": "0"}, "prodkit:monthlyBudgetUsd=0 is out of range"),
     "no encryption unsaid": (
         {"allowPlainHttp": "false"},
