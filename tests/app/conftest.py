@@ -101,7 +101,7 @@ def let_promoted_secrets_be_read(patch: pytest.MonkeyPatch) -> None:
         remove_from_version_id: str,
         move_to_version_id: str,
     ) -> tuple[str, str]:
-        answer = move(self, secret_id, version_stage, remove_from_version_id, move_to_version_id)
+        answer: tuple[str, str] = move(self, secret_id, version_stage, remove_from_version_id, move_to_version_id)
         if version_stage == "AWSCURRENT":
             self.secrets[secret_id].set_default_version_id(move_to_version_id)
         return answer

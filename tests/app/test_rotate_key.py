@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import ANY, Stubber
 
 from app.jobs import rotate_key
-from app.jobs.key_secret import KeySecret
+from app.jobs.key_secret import KeySecret, Replacement
 from app.jobs.project_keys import VERIFY_WAITS_SECONDS, ProjectKeys
 from app.jobs.rotate_key import CACHED_SECONDS, DAY_SECONDS, PROMOTION_SECONDS, RUN_SECONDS
 from app.jobs.settings import RotationSettings
@@ -506,6 +506,6 @@ def test_the_pending_version_is_one_that_nobody_reads() -> None:
             },
         )
         secret = KeySecret(client, "arn")
-        staged = secret.stage(rotate_key.Replacement("value", "key_1", 1.0, None, 2.0))
+        staged = secret.stage(Replacement("value", "key_1", 1.0, None, 2.0))
         secret.make_current(staged, replaces=OLD_VERSION)
         stub.assert_no_pending_responses()
