@@ -254,14 +254,16 @@ class ScheduledJob(pulumi.ComponentResource):
         family = pulumi.Output.format(
             "arn:{0}:ecs:{1}:{2}:task-definition/{3}:*", tasks.partition, tasks.region, tasks.account, definition.family
         )
-        started = pulumi.Output.format("arn:{0}:ecs:{1}:{2}:task/*", tasks.partition, tasks.region, tasks.account)
+        # The cluster is part of a task's ARN; it is no condition key of ecs:TagResource.
+        cluster = pulumi.Output.from_input(self._args["cluster_arn"])
+        started = cluster.apply(lambda arn: f"{arn.replace(':cluster/', ':task/')}/*")
         return grant(
             statement(["ecs:RunTask"], family, sid="Start", conditions=here),
             statement(
                 ["ecs:TagResource"],
                 started,
                 sid="Tag",
-                conditions={**here, "StringEquals": {"ecs:CreateAction": "RunTask"}},
+                conditions={"StringEquals": {"ecs:CreateAction": "RunTask"}},
             ),
             statement(
                 ["iam:PassRole"],

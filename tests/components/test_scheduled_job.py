@@ -110,7 +110,8 @@ def test_the_schedule_may_start_this_job_and_nothing_else(record: Record) -> Non
     assert run["Action"] == ["ecs:RunTask"]
     assert run["Resource"] == f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/test-rotation:*"
     assert run["Condition"] == {"ArnEquals": {"ecs:cluster": BASE["cluster_arn"]}}
-    assert tag["Condition"]["StringEquals"] == {"ecs:CreateAction": "RunTask"}
+    assert tag["Resource"] == "arn:aws:ecs:us-east-1:123456789012:task/web/*"
+    assert tag["Condition"] == {"StringEquals": {"ecs:CreateAction": "RunTask"}}
     assert [arn.rpartition("/")[2] for arn in pass_roles["Resource"]] == ["rotation-task", "rotation-execution"]
     assert pass_roles["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     assert letter["Action"] == ["sqs:SendMessage"]
