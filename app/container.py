@@ -23,6 +23,9 @@ RESERVED_FILES = 128  # AWS, Valkey, logs, listening sockets
 SPARE_CONNECTIONS = 16  # the product's own calls besides the ones it makes for a caller
 CACHE_SHARE = 20  # one part in 20 of the memory is for what the process remembers
 ENTRY_BYTES = 1_024  # an identity or a local bucket, with its key and its place in a dict
+DOCUMENT_MEMORY_MIB = 64  # a document being read: its text, its passages and their vectors
+DOCUMENTS_PER_CPU = 16  # most of the time it waits for embeddings
+MOST_DOCUMENTS = 64
 REQUESTS_PER_CACHE_CONNECTION = 8
 FEWEST_CACHE_CONNECTIONS = 16
 
@@ -52,6 +55,12 @@ class Container:
         return self.max_concurrent_requests + SPARE_CONNECTIONS
 
     @property
+    def documents_at_once(self) -> int:
+        """Documents that a worker reads at once; more throughput is more workers."""
+        by_memory = (self.memory_mib - BASE_MEMORY_MIB) // DOCUMENT_MEMORY_MIB
+        return max(1, min(int(self.cpu * DOCUMENTS_PER_CPU), by_memory, MOST_DOCUMENTS))
+
+    @property
     def cache_connections(self) -> int:
         """Connections to Valkey: an operation holds one for a millisecond, a request for a fraction of its life."""
         return max(FEWEST_CACHE_CONNECTIONS, self.max_concurrent_requests // REQUESTS_PER_CACHE_CONNECTION)
@@ -65,6 +74,19 @@ class Container:
     def identity_entries(self) -> int:
         """Entries of the identity cache, and of the local buckets: each gets half of `cache_bytes`."""
         return self.cache_bytes // 2 // ENTRY_BYTES
+
+    def as_fields(self) -> dict[str, float | str]:
+        """What the container has and what was derived from it, for the log."""
+        return {
+            "cpu": self.cpu,
+            "memory_mib": self.memory_mib,
+            "source": self.source,
+            "max_concurrent_requests": self.max_concurrent_requests,
+            "upstream_connections": self.upstream_connections,
+            "documents_at_once": self.documents_at_once,
+            "cache_connections": self.cache_connections,
+            "cache_bytes": self.cache_bytes,
+        }
 
 
 def container(metadata_uri: str | None, cgroup: Path = Path("/sys/fs/cgroup")) -> Container:

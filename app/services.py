@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from app.aws import Aws
@@ -17,6 +18,8 @@ from app.secret import OpenAIKey
 from app.settings import Settings
 from app.spend import Spend
 from app.valkey import Valkey
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Services:
     async def start(cls, settings: Settings) -> Services:
         """Connect to everything, in parallel and each within its own bound; nothing that is away makes this fail."""
         size = await asyncio.to_thread(container, settings.metadata_uri)
+        log.info("sized", extra={"fields": size.as_fields()})
         aws = Aws(settings.aws_region, settings.aws_endpoint_url)
         valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=SCRIPTS)
         models = ModelSource(settings, aws)

@@ -88,9 +88,17 @@ def test_a_small_and_a_large_task_size_themselves() -> None:
     small, large = Container(0.25, 512, "metadata"), Container(4, 8192, "metadata")
     assert (small.max_concurrent_requests, large.max_concurrent_requests) == (100, 1600)
     assert (small.upstream_connections, large.upstream_connections) == (116, 1616)
+    assert (small.documents_at_once, large.documents_at_once) == (4, 64)
     assert (small.cache_connections, large.cache_connections) == (16, 200)
     assert (small.cache_bytes, large.cache_bytes) == (512 * MIB // 20, 8192 * MIB // 20)
     assert (small.identity_entries, large.identity_entries) == (13_107, 209_715)
+
+
+def test_the_log_says_what_was_derived_from_what() -> None:
+    size = Container(0.5, 1024, "metadata")
+    fields = size.as_fields()
+    assert (fields["cpu"], fields["memory_mib"], fields["source"]) == (0.5, 1024, "metadata")
+    assert {name: getattr(size, name) for name in fields} == fields
 
 
 def test_few_open_files_mean_few_requests() -> None:
@@ -101,5 +109,12 @@ def test_few_open_files_mean_few_requests() -> None:
 def test_more_of_anything_never_means_less(cpu: float, memory_mib: int, files: int) -> None:
     size = Container(cpu, memory_mib, "metadata", files)
     larger = Container(2 * cpu, 2 * memory_mib, "metadata", 2 * files)
-    for name in ("max_concurrent_requests", "upstream_connections", "cache_connections", "cache_bytes"):
+    derived = (
+        "max_concurrent_requests",
+        "upstream_connections",
+        "documents_at_once",
+        "cache_connections",
+        "cache_bytes",
+    )
+    for name in derived:
         assert 0 < getattr(size, name) <= getattr(larger, name)
