@@ -37,7 +37,12 @@ ENVIRONMENT: tuple[str, ...] = (
 )
 """Every name the app reads and the task definition sets."""
 
-PLATFORM_ENVIRONMENT: tuple[str, ...] = ("AWS_REGION", "AWS_ENDPOINT_URL", "ECS_CONTAINER_METADATA_URI_V4")
+PLATFORM_ENVIRONMENT: tuple[str, ...] = (
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "ECS_AGENT_URI",
+)
 """Names the app reads that ECS sets (a laptop's runtime in its place); a task definition never does."""
 
 SERVICES = ("web", "worker")
@@ -100,6 +105,8 @@ class Settings:
     """Address of an emulated AWS; None = the real one."""
     metadata_uri: str | None = None
     """ECS task metadata v4 base address; None outside ECS."""
+    agent_uri: str | None = None
+    """The ECS agent's address inside the task, for its protection; None outside ECS."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
@@ -137,6 +144,7 @@ class Settings:
             aws_region=read.text("AWS_REGION"),
             aws_endpoint_url=read.optional("AWS_ENDPOINT_URL") or None,
             metadata_uri=read.optional("ECS_CONTAINER_METADATA_URI_V4") or None,
+            agent_uri=read.optional("ECS_AGENT_URI") or None,
         )
         read.problems += _contradictions(settings)
         if read.problems:

@@ -24,6 +24,7 @@ from app.product.consumer import Consumer, Message, retry_seconds
 from app.product.documents import Documents, Job
 from app.product.gateway import Gateway
 from app.product.ingest import BadDocumentError, Ingest
+from app.protection import TaskProtection
 from app.server import serve
 from app.services import Services
 from app.upstream import Upstream
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from app.sdk import Runs
     from app.settings import Settings
 
-DOCUMENTS_AT_ONCE = 4
-"""Each holds its text, its passages and their vectors: up to 30 MB. More throughput is more workers."""
 RELEASE_SECONDS = 5.0
 """Kept of the drain for giving messages back and writing what was spent."""
 
@@ -78,13 +77,21 @@ class WorkerApp:
             async with _upstream(services) as upstream:
                 pipeline = Pipeline(services, upstream)
                 reader = DocumentReader(services, pipeline)
-                consumer = Consumer(services.aws, self._settings.queue_url, reader.read, concurrency=DOCUMENTS_AT_ONCE)
+                protection = TaskProtection(self._settings.agent_uri)
+
+                async def read(message: Message) -> float | None:
+                    async with protection.job():
+                        return await reader.read(message)
+
+                at_once = services.container.documents_at_once
+                consumer = Consumer(services.aws, self._settings.queue_url, read, concurrency=at_once)
                 self._services, self._consumer = services, consumer
                 self._polling = asyncio.create_task(consumer.run(), name="polling")
                 try:
                     yield
                 finally:
                     await self._finish(consumer, self._polling)
+                    await protection.close()
                     await pipeline.close()
         finally:
             await services.stop()
@@ -176,7 +183,7 @@ def _upstream(services: Services) -> Upstream:
     settings = services.settings
     return Upstream(
         settings.openai_base_url,
-        connections=DOCUMENTS_AT_ONCE,
+        connections=services.container.documents_at_once,
         tcp_keep_alive_seconds=settings.tcp_keep_alive_seconds,
     )
 

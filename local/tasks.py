@@ -54,6 +54,7 @@ class Overrides:
         """What ECS puts into a container besides, pointing at this run."""
         return {
             "ECS_CONTAINER_METADATA_URI_V4": metadata_url,
+            "ECS_AGENT_URI": metadata_url,
             "AWS_ENDPOINT_URL": self.aws_url,
             "AWS_REGION": self.region,
             "AWS_ACCESS_KEY_ID": "local",

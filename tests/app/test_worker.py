@@ -30,6 +30,7 @@ from app.upstream import Upstream
 from app.worker import DocumentReader
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts, free_port, wait_until
+from tests.app.ecs_agent import CLEARED, SET, running_agent
 
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
@@ -219,10 +220,11 @@ def test_the_command_reads_a_document_answers_health_checks_and_stops_on_sigterm
     }
     document_id = "doc_" + secrets.token_hex(14)
     seed(cloud, worker_settings, tenant, document_id)
-    with worker_process(changed) as process:
+    with running_agent() as agent, worker_process(changed | {"ECS_AGENT_URI": agent.uri}) as process:
         wait_until(lambda: ask(port, "/health/ready")[0] == 200)
         assert ask(port, "/health/live") == (200, {"status": "live"})
         wait_until(lambda: status_of(cloud, worker_settings, tenant, document_id) == "ready")
+        wait_until(lambda: agent.asked == [SET, CLEARED])
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
