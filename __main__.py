@@ -3,6 +3,7 @@
 import pulumi
 
 from components import _timeouts
+from components._policies import grant, protect_tasks
 from components.alarms import Alarms
 from components.api_key import ApiKey
 from components.cache import Cache
@@ -14,6 +15,7 @@ from components.model_config import ModelConfig
 from components.network import Network
 from components.queue import Queue
 from components.storage import Storage
+from stacks import planning
 from stacks import settings as stack_settings
 from stacks.arguments import (
     balancer_args,
@@ -104,7 +106,7 @@ worker = ContainerService(
         "execution_policies": image["pull"],
         "command": Service.WORKER.command,
         "environment": task_environment(Service.WORKER, settings, api_key, storage, queue, cache, models),
-        "policies": {**grants, "queue": queue.consume_policy},
+        "policies": {**grants, "queue": queue.consume_policy, "protection": grant(protect_tasks(web.cluster_arn))},
         "cpu": settings.worker_cpu,
         "memory_mib": settings.worker_memory_mib,
         "architecture": settings.architecture,
@@ -149,6 +151,7 @@ if settings.rotation_days:
     pulumi.export("rotation", by_hand(rotation, network, web))
     pulumi.export("admin_secret_name", api_key.admin_secret_name)
 
+pulumi.export("sums", planning.sums(settings))
 pulumi.export("url", balancer.url)
 pulumi.export("name_servers", balancer.name_servers)
 pulumi.export("dashboard_url", alarms.dashboard_url)

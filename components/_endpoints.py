@@ -6,7 +6,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components._args import Tags, named
-from components._policies import account_only
+from components._policies import account_only, own_account
 
 
 def gateway_endpoints(
@@ -38,7 +38,9 @@ def interface_endpoints(
     tags: Tags | None,
 ) -> None:
     """Private addresses of services (short names such as `ecr.api`) in each of the subnets, behind one group."""
-    region = aws.get_region_output(opts=pulumi.InvokeOptions(parent=parent)).region
+    invoke = pulumi.InvokeOptions(parent=parent)
+    region = aws.get_region_output(opts=invoke).region
+    account_id = aws.get_caller_identity_output(opts=invoke).account_id
     group = aws.ec2.SecurityGroup(
         f"{name}-endpoints-sg",
         vpc_id=vpc.id,
@@ -67,6 +69,7 @@ def interface_endpoints(
             private_dns_enabled=True,
             subnet_ids=subnet_ids,
             security_group_ids=[group.id],
+            policy=pulumi.Output.json_dumps(own_account(service, account_id)),
             tags=named(tags, f"{name}-{service}"),
             opts=pulumi.ResourceOptions(parent=parent),
         )

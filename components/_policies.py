@@ -141,3 +141,27 @@ def account_only(service: str, account_id: Text, region: Text) -> Document:
         principal="*",
     )
     return document(own, layers)
+
+
+def own_account(service: str, account_id: Text) -> Document:
+    """The policy of an interface endpoint: this account's identities, and only what this account owns.
+
+    So neither can a stranger's credentials carry data out on this way, nor ours to a stranger. Of the registry the
+    second half is left out: a login (GetAuthorizationToken) is about no resource, and base images may be another's
+    (https://github.com/aws-samples/data-perimeter-policy-examples, vpc_endpoint_policies).
+    """
+    account = {"aws:PrincipalAccount": account_id}
+    if not service.startswith("ecr."):
+        account["aws:ResourceAccount"] = account_id
+    allowed = statement(["*"], "*", sid="ThisAccount", principal="*", conditions={"StringEquals": account})
+    return document(allowed)
+
+
+def protect_tasks(cluster_arn: pulumi.Output[str]) -> Document:
+    """The identity statement that lets tasks of a cluster ask ECS not to stop them while they work.
+
+    The agent inside of the task calls ECS with the task's own role
+    (https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html).
+    """
+    tasks = cluster_arn.apply(lambda arn: arn.replace(":cluster/", ":task/", 1) + "/*")
+    return statement(["ecs:UpdateTaskProtection"], tasks, sid="HoldItself")

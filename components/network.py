@@ -7,8 +7,8 @@ from typing import NotRequired, TypedDict
 import pulumi
 import pulumi_aws as aws
 
-from components import _cidr
-from components._args import LOG_RETENTION_DAYS, between, check_known, checked, choice, named, one_of
+from components import _break_even, _cidr
+from components._args import LOG_RETENTION_DAYS, between, check_known, checked, choice, did_you_mean, named, one_of
 from components._endpoints import gateway_endpoints, interface_endpoints
 from components._flow_logs import flow_logs
 from components._routes import private_subnets_with_a_way_out
@@ -30,6 +30,19 @@ class Nat(StrEnum):
     """Tasks live in private subnets with a NAT gateway in each zone."""
 
 
+class InterfaceEndpoints(StrEnum):
+    """Which AWS services are reached by private addresses instead of through NAT; S3 and DynamoDB always are, free."""
+
+    AUTO = "auto"
+    """Those whose traffic, as far as it is foreseen, costs more through NAT."""
+
+    ALL = "all"
+    """Every service that tasks use, whatever it costs: no call to AWS leaves the network."""
+
+    NONE = "none"
+    """No service."""
+
+
 class NetworkArgs(TypedDict):
     """What `Network` takes: the first group makes a network, `vpc_id` and its subnets adopt one instead."""
 
@@ -42,10 +55,17 @@ class NetworkArgs(TypedDict):
     nat: NotRequired[Nat]
     """How tasks reach the Internet; default `none`. Known before deployment."""
 
-    interface_endpoints: NotRequired[list[str]]
-    """AWS services reached by private addresses, such as `secretsmanager`, `logs`, `ecr.api`; each costs about 7
-    dollars a month and zone. S3 and DynamoDB need none: their gateways are free and always there. Known before
+    interface_endpoints: NotRequired[InterfaceEndpoints]
+    """Which services get private addresses; default `auto`. Each costs about 7 dollars a month and zone. Known before
     deployment."""
+
+    endpoint_services: NotRequired[list[str]]
+    """Services that `auto` and `all` choose from, by their short names; default what tasks of this kit use:
+    `appconfigdata`, `ecr.api`, `ecr.dkr`, `logs`, `secretsmanager` and `sqs`. Known before deployment."""
+
+    endpoint_traffic_gb: NotRequired[Mapping[str, float]]
+    """GB a month that tasks are expected to exchange with each of these services, by short name, for `auto`; default
+    none, and `auto` makes no endpoint. Known before deployment."""
 
     reserved_cidrs: NotRequired[list[str]]
     """Networks that this one will be connected to, and must not overlap. Known before deployment."""
@@ -75,6 +95,8 @@ _MAKING = (
     "zone_count",
     "nat",
     "interface_endpoints",
+    "endpoint_services",
+    "endpoint_traffic_gb",
     "reserved_cidrs",
     "flow_log_retention_days",
     "logs_key_arn",
@@ -104,7 +126,12 @@ class Network(pulumi.ComponentResource):
         checked("Network", "cidr", cidr, lambda text: _cidr_problem(text, args.get("reserved_cidrs", [])))
         zone_count = args.get("zone_count", 2)
         checked("Network", "zone_count", zone_count, between(2, _MAX_ZONES, "zones"))
-        checked("Network", "interface_endpoints", args.get("interface_endpoints", []), _endpoints_problem)
+        wanted = args.get("interface_endpoints", InterfaceEndpoints.AUTO)
+        endpoints = choice("Network", "interface_endpoints", wanted, InterfaceEndpoints)
+        services = args.get("endpoint_services", list(_break_even.SERVICES))
+        checked("Network", "endpoint_services", services, _services_problem)
+        traffic = args.get("endpoint_traffic_gb", {})
+        checked("Network", "endpoint_traffic_gb", traffic, lambda known: _traffic_problem(known, services))
         retention = checked(
             "Network",
             "flow_log_retention_days",
@@ -117,7 +144,14 @@ class Network(pulumi.ComponentResource):
         if "vpc_id" in args:
             self._adopt(args)
         else:
-            self._make(name, args, _cidr.plan(cidr, int(zone_count)), nat)
+            private = {
+                InterfaceEndpoints.AUTO: _break_even.worth_having(
+                    services, traffic, int(zone_count), nat is not Nat.NONE
+                ),
+                InterfaceEndpoints.ALL: services,
+                InterfaceEndpoints.NONE: [],
+            }
+            self._make(name, args, _cidr.plan(cidr, int(zone_count)), nat, private[endpoints])
             flow_logs(self, name, self.vpc_id, retention, args.get("logs_key_arn"), args.get("tags"))
         self.register_outputs(
             {
@@ -148,7 +182,9 @@ class Network(pulumi.ComponentResource):
         checked_private = private_subnets_with_a_way_out(args["vpc_id"], private, pulumi.InvokeOptions(parent=self))
         self._expose(args["vpc_id"], args["public_subnet_ids"], checked_private, in_private=bool(private))
 
-    def _make(self, name: str, args: NetworkArgs, zones: list[_cidr.ZoneSubnets], nat: Nat) -> None:
+    def _make(
+        self, name: str, args: NetworkArgs, zones: list[_cidr.ZoneSubnets], nat: Nat, private_services: list[str]
+    ) -> None:
         child = pulumi.ResourceOptions(parent=self)
         tags = args.get("tags")
         vpc = aws.ec2.Vpc(
@@ -159,7 +195,8 @@ class Network(pulumi.ComponentResource):
             tags=named(tags, name),
             opts=child,
         )
-        # without rules: what forgets to name a group can talk to nobody
+        # Without rules: what forgets to name a group can talk to nobody. The default network ACL stays as AWS made it,
+        # open: it keeps no state, so a rule against strangers would have to let every answer in by its port anyway.
         aws.ec2.DefaultSecurityGroup(
             f"{name}-default-sg", vpc_id=vpc.id, tags=named(tags, f"{name}-closed-default"), opts=child
         )
@@ -208,8 +245,8 @@ class Network(pulumi.ComponentResource):
             vpc.id, [s.id for s in public], pulumi.Output.all(*[s.id for s in private]), in_private=bool(private)
         )
         gateway_endpoints(self, name, vpc, [public_table, *private_tables], tags)
-        if args.get("interface_endpoints"):
-            interface_endpoints(self, name, vpc, args["interface_endpoints"], self.task_subnet_ids, tags)
+        if private_services:
+            interface_endpoints(self, name, vpc, private_services, self.task_subnet_ids, tags)
 
     def _zone_names(self, count: int) -> list[pulumi.Output[str]]:
         zones = aws.get_availability_zones_output(
@@ -301,7 +338,7 @@ def _cidr_problem(cidr: str, reserved: Sequence[str]) -> str | None:
     return None
 
 
-def _endpoints_problem(services: Sequence[str]) -> str | None:
+def _services_problem(services: Sequence[str]) -> str | None:
     for service in services:
         if service in ("s3", "dynamodb"):
             return f"names {service}, whose free gateway is always there; remove it."
@@ -309,4 +346,13 @@ def _endpoints_problem(services: Sequence[str]) -> str | None:
             return f"names {service!r}; write short names such as 'secretsmanager' or 'ecr.api'."
     if len(set(services)) < len(services):
         return "names a service twice; remove one."
+    return None
+
+
+def _traffic_problem(traffic: Mapping[str, float], services: Sequence[str]) -> str | None:
+    for service, gb in traffic.items():
+        if service not in services:
+            return f"names {service}, which is none of endpoint_services; {did_you_mean(service, services)}"
+        if not gb >= 0:
+            return f"gives {service} {gb} GB; write 0 or more."
     return None

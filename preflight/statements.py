@@ -100,6 +100,11 @@ def _spot(recording: Recording, target: Resource) -> str:
     return ""
 
 
+def _sums(recording: Recording) -> Iterator[str]:
+    """What the program itself worked out, and exports for operators too."""
+    yield from recording.outputs.get("sums", [])
+
+
 def _protection(recording: Recording) -> Iterator[str]:
     protected = sum(resource.protect for resource in recording.resources)
     if not protected:
@@ -147,6 +152,7 @@ _DESCRIPTIONS: Final[list[Callable[[Recording], Iterator[str]]]] = [
     _network,
     _protection,
     _services,
+    _sums,
     _zone,
     _keys,
     _alerts,

@@ -18,6 +18,7 @@ from components.network import Network, NetworkArgs
 from components.storage import Storage
 from dynamic.image_build import ImageBuild
 from stacks.environment import HEALTH_PATH, PORT
+from stacks.planning import traffic_gb
 from stacks.settings import COST_TAG_KEY, Settings
 
 APP: Final = Path(__file__).resolve().parent.parent / "app"
@@ -36,7 +37,8 @@ def network_args(settings: Settings, encryption: Encryption) -> NetworkArgs:
         "cidr": settings.vpc_cidr,
         "zone_count": settings.zone_count,
         "nat": settings.nat,
-        "interface_endpoints": list(settings.interface_endpoints),
+        "interface_endpoints": settings.interface_endpoints,
+        "endpoint_traffic_gb": traffic_gb(settings),
         "reserved_cidrs": list(settings.reserved_cidrs),
         "flow_log_retention_days": settings.log_retention_days,
         "logs_key_arn": encryption.logs_key_arn,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from components._args import LOG_RETENTION_DAYS
+from components._capacity import quota_for
 from components._cidr import refuse_overlap
 from components._fargate import check_size
 from components._timeouts import derive
@@ -26,6 +27,10 @@ RANGES: Final = {
     "web_min_tasks": (1, 1000, "tasks"),
     "web_max_tasks": (1, 1000, "tasks"),
     "web_target_in_flight": (1, 10_000, "requests"),
+    "requests_per_minute": (1, 10_000_000, "requests"),
+    "tokens_per_minute": (1, 10_000_000_000, "tokens"),
+    "plan_request_seconds": (1, 3600, "seconds"),
+    "plan_tokens_per_request": (1, 2_000_000, "tokens"),
     "worker_min_tasks": (0, 1000, "tasks"),
     "worker_max_tasks": (1, 1000, "tasks"),
     "worker_target_backlog": (1, 10_000, "messages"),
@@ -61,7 +66,6 @@ PATTERNS: Final = {
 ITEM_PATTERNS: Final = {
     "account_ids": (r"\d{12}", 'quoted twelve-digit account ids such as "123456789012"'),
     "alert_emails": (r"[^@\s,]+@[^@\s,]+\.[^@\s,.]+", "addresses such as oncall@example.com"),
-    "interface_endpoints": (r"[a-z][a-z0-9.-]*", "short service names such as secretsmanager"),
     "public_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
     "private_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
 }
@@ -78,6 +82,7 @@ def problems(settings: "Settings") -> Iterator[str]:
     yield from _region(settings)
     yield from _sizes(settings)
     if not shape:  # what follows compares values that have the right shape
+        yield from _capacity(settings)
         yield from _network(settings)
         yield from _adopted_network(settings)
         yield from _domain(settings)
@@ -144,6 +149,26 @@ def _sizes(settings: "Settings") -> Iterator[str]:
         low, high = f"{role}_min_tasks", f"{role}_max_tasks"
         if getattr(settings, low) > getattr(settings, high):
             yield f"{_named(settings, low)} is more than {_named(settings, high)}; raise the second or lower the first"
+
+
+def _capacity(settings: "Settings") -> Iterator[str]:
+    """More tasks than the OpenAI quota feeds only wait; the fewest ones are there for the zones, not for the load."""
+    if settings.plan_request_seconds > settings.max_stream_seconds:
+        yield (
+            f"{_named(settings, 'plan_request_seconds')} is more than {_named(settings, 'max_stream_seconds')}, and a "
+            "mean is never more than the longest; lower the first"
+        )
+    load, tasks = settings.load, settings.web_max_tasks
+    useful = max(load.useful_tasks, settings.web_min_tasks)
+    if tasks > useful:
+        requests, tokens = quota_for(load, tasks)
+        yield (
+            f"{_named(settings, 'web_max_tasks')} is more than the OpenAI quota can feed: a task carries "
+            f"{load.in_flight_per_task} requests in flight x 60 / {load.request_seconds} s = "
+            f"{float(load.task_requests):.0f} requests a minute, x {load.tokens_per_request} = "
+            f"{float(load.task_tokens):.0f} tokens a minute; lower it to {useful}, or set what OpenAI "
+            f"grants you if that is at least prodkit:requestsPerMinute={requests} and prodkit:tokensPerMinute={tokens}"
+        )
 
 
 def _network(settings: "Settings") -> Iterator[str]:

@@ -12,10 +12,11 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import pulumi
 
+from components import _capacity
 from components._args import did_you_mean
 from components._fargate import Architecture
 from components.cache import CacheMode
-from components.network import Nat
+from components.network import InterfaceEndpoints, Nat
 from stacks import checks
 from stacks.keys import PROJECT, setting_key
 
@@ -68,6 +69,14 @@ class Settings:
     """Most web tasks."""
     web_target_in_flight: int
     """Requests in flight per web task that autoscaling aims at."""
+    requests_per_minute: int
+    """OpenAI quota of the stack's project."""
+    tokens_per_minute: int
+    """OpenAI quota of the stack's project."""
+    plan_request_seconds: int
+    """Planning assumption: mean time of a request."""
+    plan_tokens_per_request: int
+    """Planning assumption: mean tokens that OpenAI counts for a request."""
     worker_cpu: int
     """CPU units of a worker task, 1024 a vCPU."""
     worker_memory_mib: int
@@ -89,8 +98,8 @@ class Settings:
     """Availability zones used."""
     nat: Nat
     """How tasks reach the internet."""
-    interface_endpoints: tuple[str, ...]
-    """Short names of AWS services reached inside the VPC."""
+    interface_endpoints: InterfaceEndpoints
+    """Which AWS services are reached by private addresses."""
     vpc_id: str
     """Existing VPC; empty makes one."""
     public_subnet_ids: tuple[str, ...]
@@ -133,6 +142,17 @@ class Settings:
     """Days logs are kept."""
     allow_non_us_region: bool
     """Accept the latency and residency cost of a region outside the US."""
+
+    @property
+    def load(self) -> _capacity.Load:
+        """The OpenAI quota, and what a web task is assumed to make of it."""
+        return _capacity.Load(
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            in_flight_per_task=self.web_target_in_flight,
+            request_seconds=self.plan_request_seconds,
+            tokens_per_request=self.plan_tokens_per_request,
+        )
 
     @property
     def tags(self) -> dict[str, str]:

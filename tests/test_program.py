@@ -321,6 +321,22 @@ def test_every_alarm_on_our_own_metric_reads_one_that_the_app_writes(stack: str)
     assert seen <= set(app_metrics.UNITS)
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_only_workers_may_hold_themselves_and_only_in_their_cluster(stack: str) -> None:
+    recording = deployed(stack)
+    (policy,) = [
+        json.loads(item.inputs["policy"])["Statement"][0]
+        for item in recording.of_type("aws:iam/rolePolicy:RolePolicy")
+        if "TaskProtection" in str(item.inputs["policy"])
+    ]
+    cluster = recording.one("aws:ecs/cluster:Cluster").outputs["arn"]
+    assert recording.one("aws:iam/rolePolicy:RolePolicy", "worker-task-protection").inputs["role"]
+    assert (policy["Action"], policy["Resource"]) == (
+        ["ecs:UpdateTaskProtection"],
+        cluster.replace(":cluster/", ":task/") + "/*",
+    )
+
+
 def test_what_holds_data_is_protected_in_prod_and_not_in_dev() -> None:
     assert not any(item.protect for item in previewed("dev").resources)
     protected = {item.type for item in previewed("prod").resources if item.protect}
@@ -340,7 +356,7 @@ def test_traffic_is_encrypted_where_there_is_a_domain() -> None:
 def test_an_operator_gets_what_is_needed_and_no_secret(stack: str) -> None:
     assert sorted(previewed(stack).outputs) == sorted(
         [
-            *("url", "name_servers", "dashboard_url", "secret_name", "image", "topic", "budget"),
+            *("sums", "url", "name_servers", "dashboard_url", "secret_name", "image", "topic", "budget"),
             *("cluster", "web_service", "worker_service", "web_log_group", "worker_log_group"),
             *("state_table", "ledger_table", "documents_bucket", "queue_url", "dead_letter_queue", "cache_endpoint"),
             *MORE_OUTPUTS.get(stack, []),

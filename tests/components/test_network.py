@@ -3,7 +3,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.network import Nat, Network, NetworkArgs
+from components._break_even import SERVICES
+from components.network import InterfaceEndpoints, Nat, Network, NetworkArgs
 from tests.components.recorder import ANSWERS, Record, Recording, Registration, untagged
 
 TYPE = "prodkit:index:Network"
@@ -27,7 +28,8 @@ def private_network(record: Record) -> Recording:
         "cidr": "10.8.0.0/16",
         "zone_count": 3,
         "nat": Nat.PER_AZ,
-        "interface_endpoints": ["secretsmanager", "ecr.api"],
+        "interface_endpoints": InterfaceEndpoints.ALL,
+        "endpoint_services": ["secretsmanager", "ecr.api"],
         "logs_key_arn": "arn:logs-key",
         "flow_log_retention_days": 365,
         "tags": {"team": "a"},
@@ -145,11 +147,47 @@ def test_private_addresses_of_services_are_an_option_with_a_group_of_their_own(p
         "privateDnsEnabled": True,
         "subnetIds": [f"net-private-{zone}-subnet-id" for zone in range(3)],
         "securityGroupIds": ["net-endpoints-sg-id"],
+        "policy": private["net-ecr-api"].inputs["policy"],
         "tags": {"team": "a", "Name": "net-ecr.api"},
     }
     assert "ingress" not in private_network.one(GROUP).inputs
     rule = private_network.one("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule").inputs
     assert (rule["cidrIpv4"], rule["ipProtocol"], rule["fromPort"], rule["toPort"]) == ("10.8.0.0/16", "tcp", 443, 443)
+
+
+def test_a_private_address_serves_this_account_only(private_network: Recording) -> None:
+    conditions = {}
+    for name, endpoint in endpoints(private_network, "Interface").items():
+        (allowed,) = endpoint.json("policy")["Statement"]
+        conditions[name] = allowed["Condition"]["StringEquals"]
+    assert conditions == {
+        "net-secretsmanager": {"aws:PrincipalAccount": "123456789012", "aws:ResourceAccount": "123456789012"},
+        "net-ecr-api": {"aws:PrincipalAccount": "123456789012"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("nat", "gb", "services"),
+    [
+        (Nat.SINGLE, 417.9, []),
+        (Nat.SINGLE, 418, ["logs"]),
+        (Nat.NONE, 1e6, []),
+    ],
+)
+def test_auto_makes_the_private_addresses_that_pay(record: Record, nat: Nat, gb: float, services: list[str]) -> None:
+    recording = record(lambda: Network("net", {"nat": nat, "endpoint_traffic_gb": {"logs": gb, "sqs": 1}}))
+    assert list(endpoints(recording, "Interface")) == [f"net-{service}" for service in services]
+
+
+@pytest.mark.parametrize("nat", Nat)
+def test_all_and_none_ask_for_no_sum(record: Record, nat: Nat) -> None:
+    gb = dict.fromkeys(SERVICES, 1e6)
+    every = record(lambda: Network("net", {"nat": nat, "interface_endpoints": InterfaceEndpoints.ALL}))
+    assert {e.inputs["serviceName"] for e in endpoints(every, "Interface").values()} == {
+        f"com.amazonaws.us-east-1.{service}" for service in SERVICES
+    }
+    choice: NetworkArgs = {"nat": nat, "interface_endpoints": InterfaceEndpoints.NONE, "endpoint_traffic_gb": gb}
+    assert endpoints(record(lambda: Network("net", choice)), "Interface") == {}
 
 
 def test_nobody_pays_for_private_addresses_who_did_not_ask(open_network: Recording) -> None:
@@ -201,9 +239,16 @@ def test_more_zones_than_the_account_has_are_refused(record: Record) -> None:
         ({"zone_count": 4}, "zone_count=4 .*; choose 2 to 3 zones"),
         ({"nat": "per-az"}, "nat='per-az' is unknown; did you mean 'per_az'"),
         ({"flow_log_retention_days": 31}, "flow_log_retention_days=31 .*; choose one of 1, 3, 5"),
-        ({"interface_endpoints": ["s3"]}, "interface_endpoints=.* names s3, whose free gateway is always there"),
-        ({"interface_endpoints": ["Logs"]}, "names 'Logs'; write short names"),
-        ({"interface_endpoints": ["logs", "logs"]}, "names a service twice"),
+        ({"interface_endpoints": "al"}, "interface_endpoints='al' is unknown; did you mean 'all'"),
+        ({"endpoint_services": ["s3"]}, "endpoint_services=.* names s3, whose free gateway is always there"),
+        ({"endpoint_services": ["Logs"]}, "names 'Logs'; write short names"),
+        ({"endpoint_services": ["logs", "logs"]}, "names a service twice"),
+        (
+            {"endpoint_traffic_gb": {"log": 1}},
+            "endpoint_traffic_gb=.* names log, which is none of endpoint_services; did",
+        ),
+        ({"endpoint_traffic_gb": {"logs": -1}}, "endpoint_traffic_gb=.* gives logs -1 GB; write 0 or more"),
+        ({"vpc_id": "vpc-1", "interface_endpoints": "all"}, "interface_endpoints belongs to a network that is made"),
         ({"public_subnet_ids": ["a", "b"]}, "public_subnet_ids belongs to an adopted network; add vpc_id"),
         ({"vpc_id": "vpc-1", "cidr": "10.0.0.0/16"}, "cidr belongs to a network that is made; remove it, or vpc_id"),
         ({"vpc_id": "vpc-1"}, "public_subnet_ids names 0 subnets; name at least two"),

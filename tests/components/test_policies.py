@@ -10,6 +10,8 @@ from components._policies import (
     document,
     grant,
     log_delivery,
+    own_account,
+    protect_tasks,
     service_trust,
     statement,
     use_key,
@@ -111,3 +113,25 @@ def test_log_writers_are_named_and_nobody_reads(record: Record) -> None:
         "arn:aws:s3:::logs/*/AWSLogs/123456789012/*",
     ]
     assert made[1]["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_a_task_holds_tasks_of_its_cluster_and_nothing_else(record: Record) -> None:
+    arn = "arn:aws:ecs:us-east-1:123456789012:cluster/dev-cluster"
+    made = resolved(record, lambda: grant(protect_tasks(pulumi.Output.from_input(arn))))
+    assert made["Statement"] == [
+        {
+            "Sid": "HoldItself",
+            "Effect": "Allow",
+            "Action": ["ecs:UpdateTaskProtection"],
+            "Resource": "arn:aws:ecs:us-east-1:123456789012:task/dev-cluster/*",
+        }
+    ]
+
+
+def test_a_private_address_lets_only_this_account_in_and_only_to_what_it_owns() -> None:
+    (allowed,) = own_account("secretsmanager", "123456789012")["Statement"]
+    assert allowed["Condition"] == {
+        "StringEquals": {"aws:PrincipalAccount": "123456789012", "aws:ResourceAccount": "123456789012"}
+    }
+    (registry,) = own_account("ecr.dkr", "123456789012")["Statement"]
+    assert registry["Condition"] == {"StringEquals": {"aws:PrincipalAccount": "123456789012"}}

@@ -78,7 +78,7 @@ def test_prod_is_told_what_it_has() -> None:
     assert "unencrypted" not in text
     assert "firewall" not in text
     assert "tasks are in private subnets behind 3 NAT gateways" in text
-    assert "web: 3 to 30 tasks of 1 vCPU and 2048 MiB" in text
+    assert "web: 3 to 6 tasks of 1 vCPU and 2048 MiB" in text
     assert "a DNS zone is made for ai.example.com" in text
     assert "encrypted with 4 KMS keys" in text
     assert "alarms go to oncall@example.com" in text

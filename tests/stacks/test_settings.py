@@ -55,8 +55,8 @@ def test_values_become_typed() -> None:
 
 
 def test_quoted_numbers_and_booleans_are_accepted() -> None:
-    settings = parse("dev", values(webMaxTasks=" 7 ", waf="True"))
-    assert (settings.web_max_tasks, settings.waf) == (7, True)
+    settings = parse("dev", values(workerMaxTasks=" 7 ", waf="True"))
+    assert (settings.worker_max_tasks, settings.waf) == (7, True)
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -129,6 +129,21 @@ REFUSED = {
         {"maxStreamSeconds": "3601"},
         "prodkit:maxStreamSeconds=3601: max_stream_seconds=3601 is not in",
     ),
+    "more tasks than the quota feeds": (
+        {"webMaxTasks": "3"},
+        "prodkit:webMaxTasks=3 is more than the OpenAI quota can feed: a task carries 40 requests in flight x 60 / "
+        "20 s = 120 requests a minute, x 1500 = 180000 tokens a minute; lower it to 2, or set what OpenAI grants you "
+        "if that is at least prodkit:requestsPerMinute=241 and prodkit:tokensPerMinute=360001",
+    ),
+    "no quota": ({"requestsPerMinute": "0"}, "prodkit:requestsPerMinute=0 is out of range; choose 1 to"),
+    "no tokens": ({"tokensPerMinute": "0"}, "prodkit:tokensPerMinute=0 is out of range; choose 1 to"),
+    "no time": ({"planRequestSeconds": "0"}, "prodkit:planRequestSeconds=0 is out of range; choose 1 to 3600 seconds"),
+    "a mean above the longest": (
+        {"planRequestSeconds": "61", "maxStreamSeconds": "60"},
+        "prodkit:planRequestSeconds=61 is more than prodkit:maxStreamSeconds=60, and a mean is never more than",
+    ),
+    "no tokens a request": ({"planTokensPerRequest": "0"}, "prodkit:planTokensPerRequest=0 is out of range"),
+    "endpoints by name": ({"interfaceEndpoints": '["logs"]'}, "is not a choice; choose from all, auto, none"),
     "no network": ({"vpcCidr": "ten"}, "prodkit:vpcCidr=ten is not an IPv4 network; write it like 10.0.0.0/16"),
     "host bits": (
         {"vpcCidr": "10.0.0.1/16"},
@@ -272,6 +287,19 @@ def test_every_problem_is_named_at_once() -> None:
 def test_a_bad_setting_stops_the_program_before_anything_registers() -> None:
     with pytest.raises(pulumi.RunError, match="prodkit:webMinTask is unknown"):
         record("dev", {"webMinTask": "2"})
+
+
+def test_a_larger_quota_is_accepted_with_the_tasks_it_was_asked_for() -> None:
+    granted = values(webMaxTasks="3", requestsPerMinute="241", tokensPerMinute="360001")
+    assert parse("dev", granted).web_max_tasks == 3
+    for short in ({"requestsPerMinute": "240"}, {"tokensPerMinute": "360000"}):
+        assert "is more than the OpenAI quota can feed" in refusal(granted | values(webMaxTasks="3", **short))
+
+
+def test_tasks_for_the_zones_are_not_held_to_the_quota() -> None:
+    fewest = values(webMinTasks="3", webMaxTasks="3", tokensPerMinute="1000")
+    assert parse("dev", fewest).web_min_tasks == 3
+    assert "lower it to 3" in refusal(fewest | {"prodkit:webMaxTasks": "4"})
 
 
 @given(st.integers(-10, 40_000), st.integers(-10, 140_000))
