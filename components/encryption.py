@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import NotRequired, TypedDict
 
 import pulumi
@@ -9,6 +10,45 @@ import pulumi_aws as aws
 
 from components._args import between, check_known, checked
 from components._policies import Conditions, Document, document, statement
+
+
+class DataClass(StrEnum):
+    """What a key is for, and with it which services may use it."""
+
+    DATA = "data"
+    """Documents, tables, caches and images."""
+
+    SECRETS = "secrets"
+    """Secrets."""
+
+    LOGS = "logs"
+    """Log groups, which CloudWatch encrypts on its own behalf."""
+
+    MESSAGES = "messages"
+    """Queues and topics, to which alarms, budgets and cost alerts publish."""
+
+
+# Services that use a key on behalf of whoever calls them, as `kms:ViaService` spells them.
+SERVICES = {
+    DataClass.DATA: ("dynamodb", "ecr", "elasticache", "s3"),
+    DataClass.SECRETS: ("secretsmanager",),
+    DataClass.LOGS: (),
+    DataClass.MESSAGES: ("sns", "sqs"),
+}
+# What AWS gives the administrators of a key, but for CreateGrant, by which they could let themselves decrypt:
+# https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html#key-policy-default-allow-administrators
+ADMINISTRATION = [
+    *(f"kms:{verb}*" for verb in ("Delete", "Describe", "Disable", "Enable", "Get", "List", "Put", "Revoke", "Update")),
+    "kms:CancelKeyDeletion",
+    "kms:CreateAlias",
+    "kms:RotateKeyOnDemand",
+    "kms:ScheduleKeyDeletion",
+    "kms:TagResource",
+    "kms:UntagResource",
+]
+USE = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+# Tables, caches and registries keep a grant, so that they can go on when their caller is gone.
+GRANTS = ["kms:CreateGrant", "kms:RetireGrant"]
 
 
 class EncryptionArgs(TypedDict):
@@ -26,7 +66,7 @@ class EncryptionArgs(TypedDict):
 
 
 class Encryption(pulumi.ComponentResource):
-    """KMS keys that rotate each year, whose policies name the services that use them and never lock the account out."""
+    """KMS keys that rotate each year, that only the services of their class use, and that never lock the account out."""
 
     data_key_arn: pulumi.Output[str]
     """ARN of the key of documents, tables, caches and images."""
@@ -50,7 +90,7 @@ class Encryption(pulumi.ComponentResource):
         region = aws.get_region_output(opts=invoke).region
         partition = aws.get_partition_output(opts=invoke).partition
 
-        def key(purpose: str, uses: Sequence[str], description: str) -> pulumi.Output[str]:
+        def key(purpose: str, uses: Sequence[DataClass], description: str) -> pulumi.Output[str]:
             policy = pulumi.Output.all(account_id, region, partition).apply(
                 lambda known: json.dumps(key_policy(uses, account_id=known[0], region=known[1], partition=known[2]))
             )
@@ -73,12 +113,12 @@ class Encryption(pulumi.ComponentResource):
             return made.arn
 
         if args["separate_keys"]:
-            self.data_key_arn = key("data", [], "Documents, tables, cache and images")
-            self.secrets_key_arn = key("secrets", [], "Secrets")
-            self.logs_key_arn = key("logs", ["logs"], "Log groups")
-            self.messages_key_arn = key("messages", ["messages"], "Queues and topics")
+            self.data_key_arn = key("data", [DataClass.DATA], "Documents, tables, cache and images")
+            self.secrets_key_arn = key("secrets", [DataClass.SECRETS], "Secrets")
+            self.logs_key_arn = key("logs", [DataClass.LOGS], "Log groups")
+            self.messages_key_arn = key("messages", [DataClass.MESSAGES], "Queues and topics")
         else:
-            only = key("key", ["logs", "messages"], "Everything that this stack keeps")
+            only = key("key", list(DataClass), "Everything that this stack keeps")
             self.data_key_arn = self.secrets_key_arn = self.logs_key_arn = self.messages_key_arn = only
 
         self.register_outputs(
@@ -91,23 +131,27 @@ class Encryption(pulumi.ComponentResource):
         )
 
 
-def key_policy(uses: Sequence[str], *, account_id: str, region: str, partition: str) -> Document:
-    """A key's resource policy.
+def key_policy(uses: Sequence[DataClass], *, account_id: str, region: str, partition: str) -> Document:
+    """A key's resource policy for classes of data.
 
-    The account's root may do everything, which leaves the decision to IAM and makes a lock-out impossible
-    (https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html). S3, DynamoDB, ElastiCache, SQS,
-    ECR and Secrets Manager then act with their caller's own permission, so they need no statement. Services that act
-    on their own do: log delivery (`logs`), and what publishes to topics (`messages`).
+    The account's root administers it without a condition, which leaves the decision to IAM and makes a lock-out
+    impossible. Nobody uses it directly, whatever IAM allows: services do, for a caller whom IAM allows it
+    (`kms:ViaService`), as with the keys that AWS makes itself
+    (https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service). Services
+    that act on their own have a statement each: log delivery, and what publishes to topics.
 
     In a key policy the resource `*` means this key.
     """
-    account = statement(
-        ["kms:*"], "*", sid="AccountDecidesByIam", principal={"AWS": f"arn:{partition}:iam::{account_id}:root"}
-    )
-    statements = [account]
-    if "logs" in uses:
+    root = {"AWS": f"arn:{partition}:iam::{account_id}:root"}
+    statements = [statement(ADMINISTRATION, "*", sid="AccountAdministersByIam", principal=root)]
+    services = sorted(f"{service}.{region}.amazonaws.com" for use in uses for service in SERVICES[use])
+    if services:
+        via: Conditions = {"StringEquals": {"kms:ViaService": services}}
+        actions = [*USE, *GRANTS] if DataClass.DATA in uses else USE
+        statements.append(statement(actions, "*", sid="AccountUsesThroughServices", principal=root, conditions=via))
+    if DataClass.LOGS in uses:
         statements.append(_log_groups(account_id, region, partition))
-    if "messages" in uses:
+    if DataClass.MESSAGES in uses:
         statements.extend(_publishers(account_id, partition))
     return document(*statements)
 

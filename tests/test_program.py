@@ -321,6 +321,33 @@ def test_every_alarm_on_our_own_metric_reads_one_that_the_app_writes(stack: str)
     assert seen <= set(app_metrics.UNITS)
 
 
+def statements(policy: Resource) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(policy.inputs["policy"])["Statement"]
+    return found
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_key_lets_in_every_service_through_which_a_role_may_use_it(stack: str) -> None:
+    recording = deployed(stack)
+    through = {
+        key.outputs["arn"]: {
+            service
+            for one in statements(key)
+            for service in one.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
+        }
+        for key in recording.of_type("aws:kms/key:Key")
+    }
+    used = [
+        (one["Resource"], set(one["Condition"]["StringEquals"]["kms:ViaService"]))
+        for policy in recording.of_type("aws:iam/rolePolicy:RolePolicy")
+        for one in statements(policy)
+        if one.get("Sid") == "UseKey"
+    ]
+    assert len(used) >= 5
+    for key, services in used:
+        assert services <= through[key], key
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_only_workers_may_hold_themselves_and_only_in_their_cluster(stack: str) -> None:
     recording = deployed(stack)

@@ -1,21 +1,22 @@
+import fnmatch
 from typing import Any
 
 import pytest
 
-from components.encryption import Encryption, EncryptionArgs, key_policy
+from components.encryption import DataClass, Encryption, EncryptionArgs, key_policy
 from tests.components.recorder import Record, untagged
 
 TYPE = "prodkit:index:Encryption"
 KEY = "aws:kms/key:Key"
 OWNER = {"account_id": "123456789012", "region": "us-east-1", "partition": "aws"}
-USES: list[list[str]] = [[], ["logs"], ["messages"], ["logs", "messages"]]
+USES: list[list[DataClass]] = [*([one] for one in DataClass), list(DataClass)]
 
 
 def sids(policy: dict[str, Any]) -> list[str]:
     return [statement["Sid"] for statement in policy["Statement"]]
 
 
-def by_sid(uses: list[str], sid: str) -> dict[str, Any]:
+def by_sid(uses: list[DataClass], sid: str) -> dict[str, Any]:
     (found,) = [s for s in key_policy(uses, **OWNER)["Statement"] if s["Sid"] == sid]
     return dict(found)
 
@@ -26,7 +27,8 @@ def test_one_key_serves_every_class(record: Record) -> None:
     assert key.inputs["enableKeyRotation"] is True
     assert key.inputs["deletionWindowInDays"] == 30
     assert sids(key.json("policy")) == [
-        "AccountDecidesByIam",
+        "AccountAdministersByIam",
+        "AccountUsesThroughServices",
         "LogGroupsOfThisAccount",
         "AlarmsPublish",
         "BudgetsPublish",
@@ -39,16 +41,17 @@ def test_one_key_serves_every_class(record: Record) -> None:
 def test_separate_keys_let_each_service_near_its_own_class_only(record: Record) -> None:
     recording = record(lambda: Encryption("keys", {"separate_keys": True}))
     assert {key.name: sids(key.json("policy")) for key in recording.all(KEY)} == {
-        "keys-data": ["AccountDecidesByIam"],
-        "keys-logs": ["AccountDecidesByIam", "LogGroupsOfThisAccount"],
+        "keys-data": ["AccountAdministersByIam", "AccountUsesThroughServices"],
+        "keys-logs": ["AccountAdministersByIam", "LogGroupsOfThisAccount"],
         "keys-messages": [
-            "AccountDecidesByIam",
+            "AccountAdministersByIam",
+            "AccountUsesThroughServices",
             "AlarmsPublish",
             "BudgetsPublish",
             "CostAlertsPublish",
             "TopicsDeliverToQueues",
         ],
-        "keys-secrets": ["AccountDecidesByIam"],
+        "keys-secrets": ["AccountAdministersByIam", "AccountUsesThroughServices"],
     }
     assert {field: arn.rpartition("/")[2] for field, arn in recording.outputs(TYPE).items()} == {
         "data_key_arn": "keys-data",
@@ -59,24 +62,67 @@ def test_separate_keys_let_each_service_near_its_own_class_only(record: Record) 
 
 
 @pytest.mark.parametrize("uses", USES)
-def test_no_policy_locks_the_account_out(uses: list[str]) -> None:
+def test_no_policy_locks_the_account_out(uses: list[DataClass]) -> None:
     first = key_policy(uses, **OWNER)["Statement"][0]
     assert first["Effect"] == "Allow"
     assert first["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
-    assert first["Action"] == ["kms:*"]
     assert "Condition" not in first
+    for action in (
+        "PutKeyPolicy",
+        "DescribeKey",
+        "GetKeyPolicy",
+        "EnableKeyRotation",
+        "ScheduleKeyDeletion",
+        "CreateAlias",
+    ):
+        assert any(fnmatch.fnmatch(f"kms:{action}", allowed) for allowed in first["Action"]), action
 
 
 @pytest.mark.parametrize("uses", USES)
-def test_every_service_is_held_to_this_account(uses: list[str]) -> None:
-    for statement in key_policy(uses, **OWNER)["Statement"][1:]:
+def test_nobody_decrypts_but_through_a_service(uses: list[DataClass]) -> None:
+    direct = (
+        "Decrypt",
+        "Encrypt",
+        "GenerateDataKey",
+        "ReEncryptFrom",
+        "CreateGrant",
+        "GenerateDataKeyWithoutPlaintext",
+    )
+    for statement in key_policy(uses, **OWNER)["Statement"]:
+        allowed = {
+            action for action in direct if any(fnmatch.fnmatch(f"kms:{action}", one) for one in statement["Action"])
+        }
+        if "AWS" in statement["Principal"]:
+            assert not allowed or statement["Condition"]["StringEquals"]["kms:ViaService"], statement["Sid"]
+
+
+@pytest.mark.parametrize(
+    ("use", "services", "grants"),
+    [
+        (DataClass.DATA, ["dynamodb", "ecr", "elasticache", "s3"], True),
+        (DataClass.SECRETS, ["secretsmanager"], False),
+        (DataClass.MESSAGES, ["sns", "sqs"], False),
+    ],
+)
+def test_a_key_serves_the_services_of_its_class(use: DataClass, services: list[str], grants: bool) -> None:
+    statement = by_sid([use], "AccountUsesThroughServices")
+    via = [f"{service}.us-east-1.amazonaws.com" for service in services]
+    assert statement["Condition"] == {"StringEquals": {"kms:ViaService": via}}
+    assert ("kms:CreateGrant" in statement["Action"]) is grants
+
+
+@pytest.mark.parametrize("uses", USES)
+def test_every_service_is_held_to_this_account(uses: list[DataClass]) -> None:
+    own = [one for one in key_policy(uses, **OWNER)["Statement"] if "AWS" not in one["Principal"]]
+    assert bool(own) is bool({DataClass.LOGS, DataClass.MESSAGES} & set(uses))
+    for statement in own:
         assert list(statement["Principal"]) == ["Service"]
         assert "kms:*" not in statement["Action"]
         assert "123456789012" in str(statement["Condition"])
 
 
 def test_log_delivery_uses_the_key_for_log_groups_of_this_account_only() -> None:
-    statement = by_sid(["logs"], "LogGroupsOfThisAccount")
+    statement = by_sid([DataClass.LOGS], "LogGroupsOfThisAccount")
     assert statement["Principal"] == {"Service": "logs.us-east-1.amazonaws.com"}
     assert statement["Condition"] == {
         "ArnLike": {"kms:EncryptionContext:aws:logs:arn": "arn:aws:logs:us-east-1:123456789012:log-group:*"}
@@ -84,7 +130,7 @@ def test_log_delivery_uses_the_key_for_log_groups_of_this_account_only() -> None
 
 
 def test_budgets_publish_for_budgets_of_this_account_only() -> None:
-    statement = by_sid(["messages"], "BudgetsPublish")
+    statement = by_sid([DataClass.MESSAGES], "BudgetsPublish")
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
     assert statement["Condition"] == {
         "StringEquals": {"aws:SourceAccount": "123456789012"},
