@@ -66,7 +66,7 @@ class EncryptionArgs(TypedDict):
 
 
 class Encryption(pulumi.ComponentResource):
-    """KMS keys that rotate each year, that only the services of their class use, and that never lock the account out."""
+    """KMS keys that rotate each year, only serve the services of their class, and never lock the account out."""
 
     data_key_arn: pulumi.Output[str]
     """ARN of the key of documents, tables, caches and images."""
