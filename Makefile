@@ -37,8 +37,8 @@ lint: $(READY) ## ruff: rules and format
 types: $(READY) ## mypy, strict
 	@.venv/bin/mypy
 
-reference: $(READY) ## write docs/reference.md from the code
-	@$(PY) -m tests.reference
+reference: $(READY) ## write docs/reference.md and docs/costs.md from the code
+	@$(PY) -m tests.reference && $(PY) -m tests.costs
 
 lock: ## resolve both locks anew from pyproject.toml (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url pyproject.toml -o app/requirements.lock
