@@ -12,6 +12,7 @@ from preflight.record import Recording, record
 from tests import costs
 from tests.known import known
 
+README = costs.PAGE.parents[1] / "README.md"
 STACKS = Project.load().stack_names()
 # Services without a price by time: free, or paid by use.
 WITHOUT_HOURS = {
@@ -115,6 +116,14 @@ def test_every_line_and_every_sum_is_worked_out_again(stack: str) -> None:
     assert Decimal(tables()[stack][-1][-1].strip("*")) == total
     summary = {row[0]: row for row in tables()["What a stack costs"]}
     assert summary[stack][1:] == [str(sum(item.custom for item in recorded(stack).resources)), str(total)]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_readme_says_the_same(stack: str) -> None:
+    summary = {row[0]: row for row in tables()["What a stack costs"]}
+    *_, resources, dollars = summary[stack]
+    line = next(line for line in README.read_text().splitlines() if line.startswith(f"| {stack} |"))
+    assert line.endswith(f"| {resources} | about {Decimal(dollars):.0f} |")
 
 
 @pytest.mark.parametrize("stack", STACKS)
