@@ -20,6 +20,8 @@ EXPIRES_MINUTES = 60
 to last for the longest job by itself; it is also the longest that a task which hangs can delay a deployment."""
 RENEW_SECONDS = EXPIRES_MINUTES * 60 / 4
 RETRY_SECONDS = 30.0
+CLEARINGS = 3
+"""After so many that failed, the protection is left to expire."""
 ANSWER_SECONDS = 5.0
 """The agent itself gives ECS four."""
 ANSWER_BYTES = 1 << 16
@@ -41,6 +43,8 @@ class TaskProtection:
         self._idle = asyncio.Event()
         self._telling = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
+        self._uncertain = False
+        """Whether the agent was told to clear the protection and did not confirm it."""
 
     @contextlib.asynccontextmanager
     async def job(self) -> AsyncIterator[None]:
@@ -65,24 +69,31 @@ class TaskProtection:
         if self._agent_uri is None:
             return
         async with self._telling:
-            if self._keeper is None:
-                protected = await self._tell(True)
+            if self._keeper is not None and not self._keeper.done() and not self._uncertain:
+                return
+            protected = await self._tell(True)
+            self._uncertain = False
+            if self._keeper is None or self._keeper.done():
                 self._keeper = asyncio.create_task(self._keep(protected), name="protection")
 
     async def _keep(self, protected: bool) -> None:
-        """Renew while there is work, and clear once there is none."""
-        while True:
+        """Renew while there is work, and clear once there is none; a clearing that fails is tried a few times more."""
+        failures = 0
+        while failures < CLEARINGS:
             try:
                 pause = self._renew_seconds if protected else self._retry_seconds
                 await asyncio.wait_for(self._idle.wait(), pause)
             except TimeoutError:
-                protected = await self._tell(True)
+                failures, protected = 0, await self._tell(True)
                 continue
             async with self._telling:
-                if not self._jobs:  # else one began meanwhile, for which the protection goes on
-                    await self._tell(False)
-                    self._keeper = None
+                if self._jobs:  # one began meanwhile, for which the protection goes on
+                    continue
+                if await self._tell(False):
                     return
+                self._uncertain = True
+            failures += 1
+            await asyncio.sleep(self._retry_seconds)
 
     async def _tell(self, protect: bool) -> bool:
         """Whether the agent confirmed it; says why not in the log."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.protection import TaskProtection
+from app.protection import CLEARINGS, TaskProtection
 from tests.app.conftest import free_port
 from tests.app.ecs_agent import ARN, CLEARED, SET, Agent, encoded, running_agent, until
 
@@ -158,3 +158,29 @@ async def test_closing_while_the_agent_hangs_does_not_wait_for_it(agent: Agent) 
     async with asyncio.timeout(1):
         await protection.close()
     agent.gate.set()
+
+
+async def test_a_clearing_that_fails_is_tried_again_and_not_for_ever(
+    agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = (400, encoded(DENIED))
+    protection = TaskProtection(agent.uri, retry_seconds=0.01)
+    async with protection.job():
+        agent.answers = [refused]
+    await agent.until([SET, CLEARED, CLEARED])
+    agent.asked.clear()
+    async with protection.job():
+        agent.answers = [refused] * 9
+    await until(lambda: len(reasons(caplog)) == 1 + CLEARINGS)
+    assert agent.asked == [SET, *[CLEARED] * CLEARINGS]
+    await protection.close()
+
+
+async def test_a_job_that_begins_after_a_failed_clearing_protects_itself_again(agent: Agent) -> None:
+    protection = TaskProtection(agent.uri)
+    async with protection.job():
+        agent.answers = [(400, encoded(DENIED))]
+    await agent.until([SET, CLEARED])
+    async with asyncio.timeout(5), protection.job():
+        assert agent.asked == [SET, CLEARED, SET]
+    await protection.close()

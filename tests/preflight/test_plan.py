@@ -86,6 +86,14 @@ def test_prod_is_told_what_it_has() -> None:
     assert "make key STACK=prod" in text
 
 
+@pytest.mark.parametrize("stack", Project.load().stack_names())
+def test_the_plan_names_the_bottleneck_and_shows_the_sums_of_the_program(stack: str) -> None:
+    text = sentences(stack)
+    assert "the bottleneck is the token quota; requests a minute: the request quota allows" in text
+    assert "USD a month" in text
+    assert all(sentence in text for sentence in record(stack).outputs["sums"])
+
+
 def test_one_nat_gateway_is_named_as_a_weak_point() -> None:
     assert "one NAT gateway serves every zone (nat: single)" in sentences("staging")
 
