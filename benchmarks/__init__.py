@@ -1,0 +1,1 @@
+"""Measures the gateway beside the field: `python -m benchmarks run`."""

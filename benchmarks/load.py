@@ -1,0 +1,216 @@
+"""The load generator: plain sockets and epoll in one thread, so that it costs little beside what it measures.
+
+Closed: each connection asks again as soon as it is answered, which finds the rate. Open: requests go out at moments fixed
+beforehand, and latency counts from the moment that was due, so that a slow server cannot hide by slowing the generator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks._http import AnswerReader
+
+HOST = "127.0.0.1"
+RECEIVE_BYTES = 1 << 18
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+"""How long after the last request an open phase waits; what is unanswered then has failed."""
+WAVE_SECONDS = 30.0
+"""How long a wave of streams may take."""
+MOST_FAILURES = 1_000
+"""A closed phase ends early after this many: nothing is learnt from asking a broken server as fast as it refuses."""
+
+Requests = Callable[[], bytes]
+"""Gives the next request to send."""
+
+
+@dataclass
+class Outcome:
+    """What one phase of load came to."""
+
+    latencies: list[float] = field(default_factory=list)
+    """Seconds, of the requests that were answered as they should."""
+    first_bytes: list[float] = field(default_factory=list)
+    """Seconds to the first byte of the body; streams only."""
+    failures: int = 0
+    """Refused, cut, wrong or unanswered, and in an open phase also what could not be sent in time."""
+    seconds: float = 0.0
+
+    @property
+    def completed(self) -> int:
+        """Requests answered as they should."""
+        return len(self.latencies)
+
+
+class _Connection:
+    """One keep-alive connection and the answer it waits for."""
+
+    __slots__ = ("due", "first", "reader", "sock")
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection((HOST, port), CONNECT_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setblocking(False)
+        self.reader: AnswerReader | None = None
+        self.due = 0.0
+        self.first = 0.0
+
+    def ask(self, request: bytes, due: float) -> None:
+        """Send a request; its latency counts from `due`. Raises OSError."""
+        self.reader = AnswerReader()
+        self.due = due
+        self.first = 0.0
+        self.sock.send(request)  # a few hundred bytes always fit an idle socket
+
+
+class _Pool:
+    """The connections of one phase, watched together."""
+
+    def __init__(self, port: int, count: int, outcome: Outcome, *, streams: bool) -> None:
+        self._port = port
+        self._streams = streams
+        self._epoll = select.epoll()
+        self._all: dict[int, _Connection] = {}
+        self.outcome = outcome
+        for _ in range(count):
+            self.open()
+
+    def open(self) -> _Connection:
+        """One more connection."""
+        connection = _Connection(self._port)
+        self._all[connection.sock.fileno()] = connection
+        self._epoll.register(connection.sock, select.EPOLLIN)
+        return connection
+
+    @property
+    def connections(self) -> list[_Connection]:
+        """Every open one."""
+        return list(self._all.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for an answer."""
+        return sum(connection.reader is not None for connection in self._all.values())
+
+    def ready(self, until: float) -> Iterator[_Connection]:
+        """Connections whose answer ended, well or not, within the wait; one that broke is replaced."""
+        # epoll waits in whole milliseconds, select in microseconds: it watches the epoll for us.
+        wait = until - time.perf_counter()
+        if wait > 0:
+            select.select([self._epoll], [], [], wait)
+        for number, _ in self._epoll.poll(0):
+            connection = self._all[number]
+            try:
+                piece = connection.sock.recv(RECEIVE_BYTES)
+                whole = self._take(connection, piece)
+            except (OSError, ValueError):
+                yield self._broken(connection)
+            else:
+                if whole:
+                    yield connection
+
+    def _take(self, connection: _Connection, piece: bytes) -> bool:
+        reader = connection.reader
+        if not piece or reader is None:
+            raise ConnectionError("closed")
+        whole = reader.feed(piece)
+        if not connection.first and reader.body_bytes:
+            connection.first = time.perf_counter() - connection.due
+        if whole:
+            self.count(connection, reader)
+        return whole
+
+    def count(self, connection: _Connection, reader: AnswerReader) -> None:
+        """Note one answer."""
+        connection.reader = None
+        if reader.status != 200 or (self._streams and not reader.ended):
+            self.outcome.failures += 1
+            return
+        self.outcome.latencies.append(time.perf_counter() - connection.due)
+        self.outcome.first_bytes.append(connection.first)
+
+    def _broken(self, connection: _Connection) -> _Connection:
+        self.outcome.failures += connection.reader is not None
+        self._drop(connection)
+        return self.open()
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._all[connection.sock.fileno()]
+        self._epoll.unregister(connection.sock)
+        connection.sock.close()
+
+    def close(self) -> None:
+        """Close everything; what still waits has failed."""
+        self.outcome.failures += self.waiting
+        for connection in self.connections:
+            self._drop(connection)
+        self._epoll.close()
+
+
+@contextlib.contextmanager
+def _pool(port: int, count: int, *, streams: bool = False) -> Iterator[_Pool]:
+    """Connections of one phase, with this process's garbage collector out of the way."""
+    pool = _Pool(port, count, Outcome(), streams=streams)
+    gc.disable()
+    started = time.perf_counter()
+    try:
+        yield pool
+    finally:
+        pool.outcome.seconds = time.perf_counter() - started
+        gc.enable()
+        pool.close()
+
+
+def closed(port: int, requests: Requests, *, connections: int, seconds: float) -> Outcome:
+    """Ask on every connection again and again for so long; requests that are under way at the end do not count."""
+    with _pool(port, connections) as pool:
+        for connection in pool.connections:
+            connection.ask(requests(), time.perf_counter())
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until and pool.outcome.failures < MOST_FAILURES:
+            for connection in pool.ready(until):
+                connection.ask(requests(), time.perf_counter())
+        for connection in pool.connections:
+            connection.reader = None
+    return pool.outcome
+
+
+def scheduled(port: int, requests: Requests, *, offsets: Sequence[float], connections: int) -> Outcome:
+    """Ask at each offset (seconds from the start). A request for which no connection is free is a failure."""
+    with _pool(port, connections) as pool:
+        free = pool.connections
+        start = time.perf_counter()
+        for offset in offsets:
+            due = start + offset
+            while time.perf_counter() < due:
+                free.extend(pool.ready(due))
+            if free:
+                free.pop().ask(requests(), due)
+            else:
+                pool.outcome.failures += 1
+                free.extend(pool.ready(due))  # a late generator must still read
+        until = time.perf_counter() + ANSWER_SECONDS
+        while pool.waiting and time.perf_counter() < until:
+            free.extend(pool.ready(until))
+    return pool.outcome
+
+
+def streams(port: int, requests: Requests, *, count: int, waves: int) -> Outcome:
+    """So many streams begun at once, `waves` times. One that does not say that it ended is a failure."""
+    with _pool(port, count, streams=True) as pool:
+        for _ in range(waves):
+            for connection in pool.connections:
+                connection.ask(requests(), time.perf_counter())
+            until = time.perf_counter() + WAVE_SECONDS
+            while pool.waiting and time.perf_counter() < until:
+                for _done in pool.ready(until):
+                    pass
+            if pool.waiting:
+                break
+    return pool.outcome

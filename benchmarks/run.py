@@ -1,0 +1,129 @@
+"""A whole run: start everything, go round by round through every target, stop everything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from benchmarks import machine
+from benchmarks._figures import Round, summary
+from benchmarks._statistics import Spread
+from benchmarks.everything import everything_mib
+from benchmarks.installs import SkippedError
+from benchmarks.measure import (
+    CONNECTIONS,
+    FAST_RATE,
+    MODEL_MILLISECONDS,
+    SLOW_RATE,
+    STREAMS,
+    Lengths,
+    closed_figures,
+    measure,
+    settle,
+    warm_up,
+)
+from benchmarks.results import Result
+from benchmarks.targets import STARTS, TITLES, Target
+from benchmarks.world import GATEWAY_CPU, LOAD_CPU, World, build, can_pin, pinned
+from local.children import ChildFailedError, Children
+
+FULL_SECONDS = 15 * 60
+"""After this no further round begins."""
+RATIO_TARGETS = ("passthrough", "prodkit")
+RATIO_ROUNDS = 5
+RATIO_SECONDS = 2.0
+
+Say = Callable[[str], None]
+
+
+async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) -> Result:
+    """Measure these targets; raises MissingError, and ChildFailedError when prodkit or a floor does not start."""
+    began = time.monotonic()
+    if not can_pin():
+        say(f"not pinned: CPUs {GATEWAY_CPU} and {LOAD_CPU} are not both ours; figures vary more")
+    described = machine.describe()
+    skipped: dict[str, str] = {}
+    async with Children() as children:
+        world = await build(children)
+        targets = await _start(children, world, names, skipped, say)
+        done: list[dict[str, dict[str, float | None]]] = []
+        with pinned(LOAD_CPU):
+            for number in range(rounds):
+                if done and time.monotonic() - began > FULL_SECONDS * len(done) / (len(done) + 1):
+                    say(f"stopped after {len(done)} rounds: the time is up")
+                    break
+                say(f"round {number + 1} of {rounds}, {time.monotonic() - began:.0f} s")
+                done.append(_round(world, targets, number, lengths))
+        measured = summary(done)
+        if "prodkit" in measured:
+            mib = await everything_mib(children, world)
+            measured["prodkit"]["everything_mib"] = Spread(mib, mib, mib)
+        cache_server = world.cache_server.rpartition("/")[2]
+    described["load_after"] = round(os.getloadavg()[0], 2)
+    return Result(
+        date=datetime.now(UTC).date().isoformat(),
+        machine=described,
+        versions={target.name: target.version for target in targets},
+        settings={
+            "rounds": len(done),
+            "seconds": round(time.monotonic() - began),
+            "connections": CONNECTIONS,
+            "requests_per_second_c1": SLOW_RATE,
+            "requests_per_second_c32": FAST_RATE,
+            "model_milliseconds_c32": MODEL_MILLISECONDS,
+            "streams": STREAMS,
+            "cache_server": cache_server,
+        },
+        summary=measured,
+        rounds=[dict(one) for one in done],
+        skipped=skipped,
+    )
+
+
+async def ratio(say: Say) -> tuple[float, float]:
+    """CPU time a request of prodkit and of the floor, µs, medians of a few interleaved rounds. About half a minute."""
+    async with Children() as children:
+        world = await build(children)
+        targets = await _start(children, world, RATIO_TARGETS, {}, say)
+        done: list[Round] = []
+        with pinned(LOAD_CPU):
+            for target in targets:
+                warm_up(target, 1.0)
+            for _ in range(RATIO_ROUNDS):
+                one = {}
+                for target in targets:
+                    one[target.name] = closed_figures(world, target, RATIO_SECONDS)
+                    settle(target)
+                done.append(one)
+    found = summary(done)
+    floor, own = (found[name]["cpu_us_per_request"].median for name in RATIO_TARGETS)
+    return own, floor
+
+
+def _round(world: World, targets: Sequence[Target], number: int, lengths: Lengths) -> dict[str, dict[str, float | None]]:
+    """Every target once; each round begins with another one, so that none always comes after the same."""
+    turn = number % len(targets)
+    return {target.name: measure(world, target, lengths) for target in (*targets[turn:], *targets[:turn])}
+
+
+async def _start(
+    children: Children, world: World, names: Sequence[str], skipped: dict[str, str], say: Say
+) -> list[Target]:
+    started = []
+    for name in names:
+        say(f"starting {TITLES[name]}")
+        try:
+            started.append(await STARTS[name](children, world))
+        except SkippedError as error:
+            skipped[name] = str(error)
+        except ChildFailedError as error:
+            if name in ("prodkit", "passthrough"):
+                raise
+            skipped[name] = f"does not start: {str(error).splitlines()[-1][:200]}"
+        if name in skipped:
+            say(f"skipped {TITLES[name]}: {skipped[name]}")
+    await asyncio.sleep(0.5)
+    return started
