@@ -7,7 +7,7 @@ PORT ?= 8080
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 
-.PHONY: help up plan test key rotate destroy lint types reference lock clean
+.PHONY: help up plan test bench key rotate destroy lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,6 +21,9 @@ plan: $(READY) ## what STACK (default dev) would create: no account, no pulumi c
 
 test: $(READY) ## every test that this machine can run
 	@$(PY) -m pytest $(ARGS)
+
+bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--quick compares with the kept result
+	@$(PY) -m benchmarks run $(ARGS)
 
 key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input); ADMIN=1: the key that rotates it
 	@$(NEEDED)$(PY) -m stacks key $(STACK)$(if $(ADMIN), --admin)

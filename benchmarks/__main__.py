@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure; a run of every target writes the result and docs/performance.md")
-    run.add_argument("--quick", action="store_true", help="only CPU time against the floor, compared with the kept result")
+    run.add_argument(
+        "--quick", action="store_true", help="only CPU time against the floor, compared with the kept result"
+    )
     run.add_argument("--only", type=_names, help=f"some of {','.join(STARTS)}; shows the result and writes nothing")
     run.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"1 to 50, default {ROUNDS}")
     options = parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks._statistics import Spread, spread
@@ -30,6 +30,7 @@ FIGURES = (
     Figure("added_p99_ms", "added p99 ms, c=32", 1),
     Figure("failed_percent", "failed %, c=32", 1),
     Figure("cpu_ms_per_stream", "CPU ms/stream", 2),
+    Figure("streams_failed_percent", "failed % of the streams", 1),
     Figure("added_first_byte_ms", "added TTFT p50 ms, 200 streams", 1),
     Figure("hits_per_second", "cache hits/s", 0),
     Figure("cpu_us_per_hit", "CPU µs/hit", 0),
@@ -45,7 +46,6 @@ OTHERS = (
     Figure("p99_ms", "p99 ms, c=32", 1),
     Figure("first_byte_ms", "TTFT p50 ms, 200 streams", 1),
     Figure("stream_ms", "whole stream p50 ms, 200 streams", 0),
-    Figure("streams_failed_percent", "failed % of the streams", 1),
     Figure("calls_per_request", "upstream calls/request, c=32", 3),
     Figure("calls_per_hit", "upstream calls/hit", 3),
     Figure("everything_mib", "RSS MiB with the product loaded", 0),
@@ -69,7 +69,7 @@ def with_added(one: Round) -> dict[str, dict[str, float | None]]:
     return whole
 
 
-def summary(rounds: list[Round]) -> dict[str, dict[str, Spread]]:
+def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Spread]]:
     """Median and range over the rounds, by target and figure; a figure that most rounds lack is left out."""
     every = [with_added(one) for one in rounds]
     result: dict[str, dict[str, Spread]] = {}

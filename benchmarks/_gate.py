@@ -21,7 +21,10 @@ def verdict(own_us: float, floor_us: float, kept: float | None) -> tuple[bool, s
     now = own_us / floor_us
     measured = f"prodkit {own_us:.0f} µs CPU a request, floor {floor_us:.0f} µs: {now:.2f} times the floor"
     if kept is None:
-        return False, f"{measured}. There is no kept result to compare with: run `make bench` and commit what it writes."
+        return (
+            False,
+            f"{measured}. There is no kept result to compare with: run `make bench` and commit what it writes.",
+        )
     bound = kept * TOLERANCE
     if now <= bound:
         return True, f"{measured}, kept result {kept:.2f}, bound {bound:.2f}"

@@ -16,13 +16,15 @@ _TEXT = "Production needs a budget, a limit, a cache and somebody who watches. "
 
 
 async def everything_mib(children: Children, world: World) -> float:
-    """Resident MiB of a web replica after /documents, /ask and /v1, with a worker and the OpenAI simulator behind it."""
+    """Resident MiB of a web replica after /documents, /ask and /v1; a worker and the OpenAI simulator are behind it."""
     simulator = await children.announced("openai", python("local.openai"), base_environment())
     started = []
     ports = {}
     for service in ("worker", "web"):
         port = ports[service] = free_port()
-        environment = prodkit_environment(world, service=service, port=port, upstream=simulator.announced["url"] + "/v1")
+        environment = prodkit_environment(
+            world, service=service, port=port, upstream=simulator.announced["url"] + "/v1"
+        )
         command = python("app", service)
         child, _ = await start_ready(children, f"product-{service}", command, environment, port, "/health/live")
         started.append(child)

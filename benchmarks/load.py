@@ -1,7 +1,8 @@
 """The load generator: plain sockets and epoll in one thread, so that it costs little beside what it measures.
 
-Closed: each connection asks again as soon as it is answered, which finds the rate. Open: requests go out at moments fixed
-beforehand, and latency counts from the moment that was due, so that a slow server cannot hide by slowing the generator.
+Closed: each connection asks again as soon as it is answered, which finds the rate. Open: requests go out at moments
+fixed beforehand, and latency counts from the moment that was due, so that a slow server cannot hide by slowing the
+generator.
 """
 
 from __future__ import annotations
@@ -61,73 +62,79 @@ class _Connection:
         self.due = 0.0
         self.first = 0.0
 
-    def ask(self, request: bytes, due: float) -> None:
-        """Send a request; its latency counts from `due`. Raises OSError."""
-        self.reader = AnswerReader()
-        self.due = due
-        self.first = 0.0
-        self.sock.send(request)  # a few hundred bytes always fit an idle socket
-
 
 class _Pool:
     """The connections of one phase, watched together."""
 
     def __init__(self, port: int, count: int, outcome: Outcome, *, streams: bool) -> None:
+        self.outcome = outcome
+        self.waiting = 0
+        """How many wait for an answer."""
         self._port = port
         self._streams = streams
         self._epoll = select.epoll()
-        self._all: dict[int, _Connection] = {}
-        self.outcome = outcome
-        for _ in range(count):
-            self.open()
-
-    def open(self) -> _Connection:
-        """One more connection."""
-        connection = _Connection(self._port)
-        self._all[connection.sock.fileno()] = connection
-        self._epoll.register(connection.sock, select.EPOLLIN)
-        return connection
+        self._number: dict[int, int] = {}
+        self._open = [_Connection(port) for _ in range(count)]
+        for number in self.numbers:
+            self._watch(number)
 
     @property
-    def connections(self) -> list[_Connection]:
-        """Every open one."""
-        return list(self._all.values())
+    def numbers(self) -> list[int]:
+        """Every connection, by its number."""
+        return list(range(len(self._open)))
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for an answer."""
-        return sum(connection.reader is not None for connection in self._all.values())
+    def ask(self, number: int, request: bytes, due: float) -> None:
+        """Send a request; its latency counts from `due`. A connection that was closed meanwhile is made anew."""
+        connection = self._open[number]
+        try:
+            connection.sock.send(request)  # a few hundred bytes always fit an idle socket
+        except OSError:
+            connection = self._renew(number)
+            connection.sock.send(request)
+        connection.reader = AnswerReader()
+        connection.due = due
+        connection.first = 0.0
+        self.waiting += 1
 
-    def ready(self, until: float) -> Iterator[_Connection]:
-        """Connections whose answer ended, well or not, within the wait; one that broke is replaced."""
+    def ready(self, until: float) -> list[int]:
+        """Wait no longer than `until`: the connections whose answer ended, well or not."""
         # epoll waits in whole milliseconds, select in microseconds: it watches the epoll for us.
         wait = until - time.perf_counter()
         if wait > 0:
             select.select([self._epoll], [], [], wait)
-        for number, _ in self._epoll.poll(0):
-            connection = self._all[number]
-            try:
-                piece = connection.sock.recv(RECEIVE_BYTES)
-                whole = self._take(connection, piece)
-            except (OSError, ValueError):
-                yield self._broken(connection)
-            else:
-                if whole:
-                    yield connection
+        return [number for found, _ in self._epoll.poll(0) if self._read(number := self._number[found])]
 
-    def _take(self, connection: _Connection, piece: bytes) -> bool:
+    def close(self) -> None:
+        """Close everything; what still waits has failed."""
+        self.outcome.failures += self.waiting
+        for connection in self._open:
+            connection.sock.close()
+        self._epoll.close()
+
+    def _read(self, number: int) -> bool:
+        """Take what has arrived; whether an answer ended by it."""
+        connection = self._open[number]
         reader = connection.reader
-        if not piece or reader is None:
-            raise ConnectionError("closed")
-        whole = reader.feed(piece)
+        try:
+            piece = connection.sock.recv(RECEIVE_BYTES)
+            if not piece or reader is None:
+                raise ConnectionError("closed by the server")
+            whole = reader.feed(piece)
+        except (OSError, ValueError):
+            self._renew(number)
+            if reader is None:
+                return False
+            self.waiting -= 1
+            self.outcome.failures += 1
+            return True
         if not connection.first and reader.body_bytes:
             connection.first = time.perf_counter() - connection.due
         if whole:
-            self.count(connection, reader)
+            self._note(connection, reader)
         return whole
 
-    def count(self, connection: _Connection, reader: AnswerReader) -> None:
-        """Note one answer."""
+    def _note(self, connection: _Connection, reader: AnswerReader) -> None:
+        self.waiting -= 1
         connection.reader = None
         if reader.status != 200 or (self._streams and not reader.ended):
             self.outcome.failures += 1
@@ -135,22 +142,17 @@ class _Pool:
         self.outcome.latencies.append(time.perf_counter() - connection.due)
         self.outcome.first_bytes.append(connection.first)
 
-    def _broken(self, connection: _Connection) -> _Connection:
-        self.outcome.failures += connection.reader is not None
-        self._drop(connection)
-        return self.open()
+    def _watch(self, number: int) -> None:
+        descriptor = self._open[number].sock.fileno()
+        self._number[descriptor] = number
+        self._epoll.register(descriptor, select.EPOLLIN)
 
-    def _drop(self, connection: _Connection) -> None:
-        del self._all[connection.sock.fileno()]
-        self._epoll.unregister(connection.sock)
-        connection.sock.close()
-
-    def close(self) -> None:
-        """Close everything; what still waits has failed."""
-        self.outcome.failures += self.waiting
-        for connection in self.connections:
-            self._drop(connection)
-        self._epoll.close()
+    def _renew(self, number: int) -> _Connection:
+        """A fresh connection under the same number."""
+        self._open[number].sock.close()  # which ends the watching too
+        self._open[number] = fresh = _Connection(self._port)
+        self._watch(number)
+        return fresh
 
 
 @contextlib.contextmanager
@@ -170,34 +172,34 @@ def _pool(port: int, count: int, *, streams: bool = False) -> Iterator[_Pool]:
 def closed(port: int, requests: Requests, *, connections: int, seconds: float) -> Outcome:
     """Ask on every connection again and again for so long; requests that are under way at the end do not count."""
     with _pool(port, connections) as pool:
-        for connection in pool.connections:
-            connection.ask(requests(), time.perf_counter())
+        for number in pool.numbers:
+            pool.ask(number, requests(), time.perf_counter())
         until = time.perf_counter() + seconds
         while time.perf_counter() < until and pool.outcome.failures < MOST_FAILURES:
-            for connection in pool.ready(until):
-                connection.ask(requests(), time.perf_counter())
-        for connection in pool.connections:
-            connection.reader = None
+            for number in pool.ready(until):
+                pool.ask(number, requests(), time.perf_counter())
+        pool.waiting = 0
     return pool.outcome
 
 
 def scheduled(port: int, requests: Requests, *, offsets: Sequence[float], connections: int) -> Outcome:
     """Ask at each offset (seconds from the start). A request for which no connection is free is a failure."""
     with _pool(port, connections) as pool:
-        free = pool.connections
+        free = pool.numbers
         start = time.perf_counter()
         for offset in offsets:
             due = start + offset
             while time.perf_counter() < due:
                 free.extend(pool.ready(due))
+            if not free:
+                free.extend(pool.ready(due))  # a late generator must still read
             if free:
-                free.pop().ask(requests(), due)
+                pool.ask(free.pop(), requests(), due)
             else:
                 pool.outcome.failures += 1
-                free.extend(pool.ready(due))  # a late generator must still read
         until = time.perf_counter() + ANSWER_SECONDS
         while pool.waiting and time.perf_counter() < until:
-            free.extend(pool.ready(until))
+            pool.ready(until)
     return pool.outcome
 
 
@@ -205,12 +207,11 @@ def streams(port: int, requests: Requests, *, count: int, waves: int) -> Outcome
     """So many streams begun at once, `waves` times. One that does not say that it ended is a failure."""
     with _pool(port, count, streams=True) as pool:
         for _ in range(waves):
-            for connection in pool.connections:
-                connection.ask(requests(), time.perf_counter())
+            for number in pool.numbers:
+                pool.ask(number, requests(), time.perf_counter())
             until = time.perf_counter() + WAVE_SECONDS
             while pool.waiting and time.perf_counter() < until:
-                for _done in pool.ready(until):
-                    pass
+                pool.ready(until)
             if pool.waiting:
                 break
     return pool.outcome

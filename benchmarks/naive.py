@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True)
     options = parser.parse_args()
-    uvicorn.run(create_app(options.upstream), host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(
+        create_app(options.upstream), host="127.0.0.1", port=options.port, log_level="warning", access_log=False
+    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from benchmarks import machine
@@ -42,21 +43,17 @@ Say = Callable[[str], None]
 async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) -> Result:
     """Measure these targets; raises MissingError, and ChildFailedError when prodkit or a floor does not start."""
     began = time.monotonic()
-    if not can_pin():
-        say(f"not pinned: CPUs {GATEWAY_CPU} and {LOAD_CPU} are not both ours; figures vary more")
     described = machine.describe()
     skipped: dict[str, str] = {}
-    async with Children() as children:
-        world = await build(children)
+    done: list[dict[str, dict[str, float | None]]] = []
+    async with _world(say) as (children, world):
         targets = await _start(children, world, names, skipped, say)
-        done: list[dict[str, dict[str, float | None]]] = []
-        with pinned(LOAD_CPU):
-            for number in range(rounds):
-                if done and time.monotonic() - began > FULL_SECONDS * len(done) / (len(done) + 1):
-                    say(f"stopped after {len(done)} rounds: the time is up")
-                    break
-                say(f"round {number + 1} of {rounds}, {time.monotonic() - began:.0f} s")
-                done.append(_round(world, targets, number, lengths))
+        for number in range(rounds):
+            if done and time.monotonic() - began > FULL_SECONDS * len(done) / (len(done) + 1):
+                say(f"stopped after {len(done)} rounds: the time is up")
+                break
+            say(f"round {number + 1} of {rounds}, {time.monotonic() - began:.0f} s")
+            done.append(_round(world, targets, number, lengths, say))
         measured = summary(done)
         if "prodkit" in measured:
             mib = await everything_mib(children, world)
@@ -85,28 +82,45 @@ async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) ->
 
 async def ratio(say: Say) -> tuple[float, float]:
     """CPU time a request of prodkit and of the floor, µs, medians of a few interleaved rounds. About half a minute."""
-    async with Children() as children:
-        world = await build(children)
+    done: list[Round] = []
+    async with _world(say) as (children, world):
         targets = await _start(children, world, RATIO_TARGETS, {}, say)
-        done: list[Round] = []
-        with pinned(LOAD_CPU):
+        for target in targets:
+            warm_up(target, 1.0)
+        for _ in range(RATIO_ROUNDS):
+            one = {}
             for target in targets:
-                warm_up(target, 1.0)
-            for _ in range(RATIO_ROUNDS):
-                one = {}
-                for target in targets:
-                    one[target.name] = closed_figures(world, target, RATIO_SECONDS)
-                    settle(target)
-                done.append(one)
+                one[target.name] = closed_figures(world, target, RATIO_SECONDS)
+                settle(target)
+            done.append(one)
     found = summary(done)
     floor, own = (found[name]["cpu_us_per_request"].median for name in RATIO_TARGETS)
     return own, floor
 
 
-def _round(world: World, targets: Sequence[Target], number: int, lengths: Lengths) -> dict[str, dict[str, float | None]]:
+@contextlib.asynccontextmanager
+async def _world(say: Say) -> AsyncIterator[tuple[Children, World]]:
+    """Everything around the gateways, with this process on the load's CPU, until the block ends."""
+    if not can_pin():
+        say(f"not pinned: CPUs {GATEWAY_CPU} and {LOAD_CPU} are not both ours; figures vary more")
+    with pinned(LOAD_CPU):
+        async with Children() as children:
+            yield children, await build(children)
+
+
+def _round(
+    world: World, targets: Sequence[Target], number: int, lengths: Lengths, say: Say
+) -> dict[str, dict[str, float | None]]:
     """Every target once; each round begins with another one, so that none always comes after the same."""
     turn = number % len(targets)
-    return {target.name: measure(world, target, lengths) for target in (*targets[turn:], *targets[:turn])}
+    found: dict[str, dict[str, float | None]] = {}
+    for target in (*targets[turn:], *targets[:turn]):
+        try:
+            found[target.name] = measure(world, target, lengths)
+        except OSError as error:  # it died, or takes no connection any more; its figures of this round are missing
+            say(f"{TITLES[target.name]} does not answer: {error}")
+            found[target.name] = {}
+    return found
 
 
 async def _start(

@@ -1,8 +1,8 @@
 """The model's place in a measurement: answers at once, or streams a chunk each 10 ms, and counts what it was asked.
 
-`python -m benchmarks.stub` serves until SIGTERM and says where in one JSON line. It is a bare protocol on uvloop, so that
-what is measured is the gateway in front of it. /stats tells the counts, POST /delay/<milliseconds> sets how long an
-unstreamed answer takes.
+`python -m benchmarks.stub` serves until SIGTERM and says where in one JSON line. It is a bare protocol on uvloop, so
+that what is measured is the gateway in front of it. /stats tells the counts, POST /delay/<milliseconds> sets how long
+an unstreamed answer takes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import json
 import re
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -30,7 +31,7 @@ _STREAM = re.compile(rb'"stream":\s*true')
 
 def answer_body() -> bytes:
     """A whole chat completion of ANSWER_BYTES bytes."""
-    message = {"role": "assistant", "content": "", "refusal": None, "annotations": []}
+    message: dict[str, object] = {"role": "assistant", "content": "", "refusal": None, "annotations": []}
     document = {
         "id": "chatcmpl-benchmark",
         "object": "chat.completion",
@@ -63,7 +64,7 @@ def _usage() -> dict[str, object]:
     }
 
 
-def _event(choices: list[dict[str, object]], usage: dict[str, object] | None) -> bytes:
+def _event(choices: Sequence[Mapping[str, object]], usage: dict[str, object] | None) -> bytes:
     chunk = {
         "id": "chatcmpl-benchmark",
         "object": "chat.completion.chunk",
@@ -77,10 +78,13 @@ def _event(choices: list[dict[str, object]], usage: dict[str, object] | None) ->
 
 def whole(body: bytes, status: str = "200 OK") -> bytes:
     """A complete answer with a JSON body."""
-    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: req_stub\r\nContent-Length: %d\r\n\r\n%b" % (
-        status.encode(),
-        len(body),
-        body,
+    return (
+        b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: req_stub\r\nContent-Length: %d\r\n\r\n%b"
+        % (
+            status.encode(),
+            len(body),
+            body,
+        )
     )
 
 
@@ -200,7 +204,7 @@ async def serve(port: int) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    announce({"url": "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]})
+    announce({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"})
     await ended.wait()
     server.close()
 

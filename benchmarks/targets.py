@@ -38,7 +38,10 @@ http {{
   upstream stub {{ server 127.0.0.1:{stub}; keepalive 512; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=2048;
-    location / {{ proxy_pass http://stub; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_buffering off;
+    location / {{ proxy_pass http://stub; }}
   }}
 }}
 """

@@ -11,14 +11,12 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import boto3
 
 from app.keys import MAX_RATE, create_key
 from components._timeouts import derive
 from local import cache
 from local.children import Child, Children, base_environment, python
+from local.emulated import Aws
 
 GATEWAY_CPU = 0
 LOAD_CPU = 1
@@ -175,9 +173,8 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers: dict[str,
 
 def _provision(url: str) -> tuple[str, str, tuple[str, ...]]:
     """Make what a stack has in the emulated AWS: the secret's ARN, the queue's address and the keys."""
-    # Any: boto3's clients are made at run time.
-    session: Any = boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
-    dynamodb = session.client("dynamodb", endpoint_url=url)
+    aws = Aws(url, REGION)
+    dynamodb = aws.client("dynamodb")
     for table in _TABLES:
         dynamodb.create_table(
             TableName=table,
@@ -185,10 +182,10 @@ def _provision(url: str) -> tuple[str, str, tuple[str, ...]]:
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
         )
-    session.client("s3", endpoint_url=url).create_bucket(Bucket=_BUCKET)
-    queue = session.client("sqs", endpoint_url=url).create_queue(QueueName="ingest")
+    aws.client("s3").create_bucket(Bucket=_BUCKET)
+    queue = aws.client("sqs").create_queue(QueueName="ingest")
     made_up = "sk-" + secrets.token_hex(24)
-    secret = session.client("secretsmanager", endpoint_url=url).create_secret(Name="openai", SecretString=made_up)
+    secret = aws.client("secretsmanager").create_secret(Name="openai", SecretString=made_up)
     keys = [
         create_key(
             dynamodb,

@@ -12,6 +12,7 @@ FOLDERS = ("app", "benchmarks", "components", "dynamic", "local", "preflight", "
 # folder -> other folders of ours that it may import
 ALLOWED: dict[str, set[str]] = {
     "app": set(),
+    "benchmarks": {"app", "components", "local"},
     "components": set(),
     "dynamic": set(),
     "stacks": {"components", "dynamic"},
