@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from benchmarks._statistics import Spread, spread
 
@@ -106,6 +107,12 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         found = measured.get("prodkit", {}).get(name)
         return found.median if found else None
 
+    def tail() -> float | None:
+        # So many failed that the 99th percentile is one of them: measured, and endless.
+        return (
+            own("added_p99_ms") if "added_p99_ms" in measured.get("prodkit", {}) or not own("failed_percent") else inf
+        )
+
     def times(rival: str) -> float | None:
         theirs, ours = measured.get(rival, {}).get("cpu_us_per_request"), own("cpu_us_per_request")
         return theirs.median / ours if theirs and ours else None
@@ -116,7 +123,7 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         Goal("requests for the CPU time of one of LiteLLM's", "", 25, True, times("litellm"), 1),
         Goal("requests for the CPU time of one of Portkey's", "", 2, True, times("portkey"), 1),
         Goal("added latency, median, one request at a time", "ms", 0.4, False, own("added_p50_ms"), 2),
-        Goal("added latency, 99th percentile, 32 requests in flight", "ms", 5, False, own("added_p99_ms"), 1),
+        Goal("added latency, 99th percentile, 32 requests in flight", "ms", 5, False, tail(), 1),
         Goal("CPU time a 42-chunk stream, 200 at once", "ms", 2, False, own("cpu_ms_per_stream"), 2),
         Goal("added time to the first token, median, 200 at once", "ms", 60, False, own("added_first_byte_ms"), 1),
         Goal("resident memory after load, gateway alone", "MiB", 110, False, own("resident_mib")),

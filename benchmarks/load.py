@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 RECEIVE_BYTES = 1 << 18
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
-"""How long after the last request an open phase waits; what is unanswered then has failed."""
+"""How long after the last request a phase waits; what is unanswered then has failed."""
 WAVE_SECONDS = 30.0
 """How long a wave of streams may take."""
 MOST_FAILURES = 1_000
@@ -170,7 +170,7 @@ def _pool(port: int, count: int, *, streams: bool = False) -> Iterator[_Pool]:
 
 
 def closed(port: int, requests: Requests, *, connections: int, seconds: float) -> Outcome:
-    """Ask on every connection again and again for so long; requests that are under way at the end do not count."""
+    """Ask on every connection again and again for so long, then wait for what is under way: its work counts too."""
     with _pool(port, connections) as pool:
         for number in pool.numbers:
             pool.ask(number, requests(), time.perf_counter())
@@ -178,7 +178,9 @@ def closed(port: int, requests: Requests, *, connections: int, seconds: float) -
         while time.perf_counter() < until and pool.outcome.failures < MOST_FAILURES:
             for number in pool.ready(until):
                 pool.ask(number, requests(), time.perf_counter())
-        pool.waiting = 0
+        until = time.perf_counter() + ANSWER_SECONDS
+        while pool.waiting and time.perf_counter() < until:
+            pool.ready(until)
     return pool.outcome
 
 

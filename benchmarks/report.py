@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 
 from benchmarks._figures import FIGURES, Figure, Goal, goals
@@ -49,6 +50,7 @@ def _promise(goal: Goal) -> tuple[str, str, str, str]:
     sign = "≥" if goal.at_least else "≤"
     unit = f" {goal.unit}" if goal.unit else ""
     value = "-" if goal.value is None else f"{goal.value:,.{goal.digits}f}{unit}"
+    value = "more than 1 % failed" if goal.value == inf else value
     return goal.text, f"{sign} {goal.bound:,g}{unit}", value, _VERDICTS[goal.met]
 
 

@@ -59,6 +59,13 @@ def test_a_promise_is_met_missed_or_not_measured() -> None:
     assert found["requests for the CPU time of one of Portkey's"] is None
 
 
+def test_a_tail_of_failures_is_a_missed_promise_and_no_missing_figure() -> None:
+    text = "added latency, 99th percentile, 32 requests in flight"
+    failing = {"prodkit": spreads(failed_percent=3.0)}
+    assert [goal.met for goal in goals(failing) if goal.text == text] == [False]
+    assert [goal.met for goal in goals({"prodkit": {}}) if goal.text == text] == [None]
+
+
 def test_a_bound_itself_keeps_the_promise() -> None:
     at_bounds = spreads(cpu_us_per_request=330.0, requests_per_second=3_000.0, added_p50_ms=0.4, ready_seconds=1.5)
     assert [goal.met for goal in goals({"prodkit": at_bounds}) if goal.value is not None] == [True] * 4

@@ -46,8 +46,7 @@ def stats(port: int) -> dict[str, int]:
 def test_the_stub_counts_every_request_that_the_generator_made(stub: int) -> None:
     outcome = load.closed(stub, WHOLE, connections=4, seconds=0.2)
     assert outcome.failures == 0
-    # the last one of each connection is under way at the end and does not count here
-    assert outcome.completed <= stats(stub)["requests"] <= outcome.completed + 4
+    assert outcome.completed == stats(stub)["requests"] > 0
 
 
 def test_an_open_phase_makes_exactly_what_is_scheduled(stub: int) -> None:
