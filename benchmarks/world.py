@@ -90,6 +90,7 @@ def prodkit_environment(world: World, *, service: str, port: int, upstream: str)
         **derive(MAX_STREAM_SECONDS).environment(),
         "PRODKIT_STACK": "benchmark",
         "PRODKIT_SERVICE": service,
+        "PRODKIT_HOST": "127.0.0.1",
         "PRODKIT_PORT": str(port),
         "PRODKIT_LOG_LEVEL": "info",
         "PRODKIT_OPENAI_BASE_URL": upstream,
