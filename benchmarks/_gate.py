@@ -1,4 +1,7 @@
-"""Whether a change made the gateway slower: CPU time as a multiple of the floor's, which cancels the machine out."""
+"""Whether a change made the gateway slower: CPU time as a multiple of the floor's, which cancels the machine out.
+
+Of several rounds the least counts: whatever else runs on a machine only ever adds to CPU time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ TOLERANCE = 1.5
 def kept_ratio(summary: Mapping[str, Mapping[str, Spread]]) -> float | None:
     """prodkit's CPU time a request over the floor's, in a kept result; None when it lacks one of them."""
     own, floor = (summary.get(name, {}).get("cpu_us_per_request") for name in ("prodkit", "passthrough"))
-    return own.median / floor.median if own and floor else None
+    return own.least / floor.least if own and floor else None
 
 
 def verdict(own_us: float, floor_us: float, kept: float | None) -> tuple[bool, str]:

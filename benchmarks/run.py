@@ -81,7 +81,7 @@ async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) ->
 
 
 async def ratio(say: Say) -> tuple[float, float]:
-    """CPU time a request of prodkit and of the floor, µs, medians of a few interleaved rounds. About half a minute."""
+    """CPU time a request of prodkit and of the floor, µs, each the least of a few interleaved rounds. Half a minute."""
     done: list[Round] = []
     async with _world(say) as (children, world):
         targets = await _start(children, world, RATIO_TARGETS, {}, say)
@@ -94,7 +94,7 @@ async def ratio(say: Say) -> tuple[float, float]:
                 settle(target)
             done.append(one)
     found = summary(done)
-    floor, own = (found[name]["cpu_us_per_request"].median for name in RATIO_TARGETS)
+    floor, own = (found[name]["cpu_us_per_request"].least for name in RATIO_TARGETS)
     return own, floor
 
 

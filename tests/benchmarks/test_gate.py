@@ -7,10 +7,10 @@ from benchmarks._gate import TOLERANCE, kept_ratio, verdict
 from benchmarks._statistics import Spread
 
 
-def test_the_kept_ratio_is_prodkit_over_the_floor() -> None:
+def test_the_kept_ratio_is_prodkit_over_the_floor_in_their_least_disturbed_rounds() -> None:
     kept = {
-        "prodkit": {"cpu_us_per_request": Spread(300, 290, 310)},
-        "passthrough": {"cpu_us_per_request": Spread(100, 90, 110)},
+        "prodkit": {"cpu_us_per_request": Spread(330, 300, 390)},
+        "passthrough": {"cpu_us_per_request": Spread(120, 100, 150)},
     }
     assert kept_ratio(kept) == 3
     assert kept_ratio({"prodkit": kept["prodkit"]}) is None
