@@ -45,8 +45,9 @@ def _full(only: list[str] | None, rounds: int) -> int:
     print(report.render(result))
     if only:
         return 0
-    print(f"written: {results.save(result).name} and {report.PAGE.name}")
-    report.write(result)
+    path = results.save(result)
+    report.write(results.load(path))  # as the file says it, rounded: the page is held against the file
+    print(f"written: {path.name} and {report.PAGE.name}")
     return 0
 
 
