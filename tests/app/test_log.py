@@ -55,6 +55,28 @@ def test_what_only_resembles_a_key_stays(text: str) -> None:
     assert log.redact(text) == text
 
 
+PIECES = [
+    OPENAI_KEY,
+    PRODKIT_KEY,
+    TOKEN,
+    ACCESS_KEY,
+    "BeArEr ",
+    "bearer",
+    "sk-",
+    "prodkit_",
+    "AKIA",
+    "a",
+    " ",
+    "\n",
+    "x" * 20,
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=6).map("".join))
+def test_looking_for_marks_first_never_spares_a_key(text: str) -> None:
+    assert log.redact(text) == log._KEYS.sub(log.REDACTED, text)
+
+
 def test_a_key_cut_by_the_length_bound_is_still_gone() -> None:
     line = log.encode({"a": "x " * (log.MAX_TEXT // 2 - 5) + OPENAI_KEY})
     assert OPENAI_KEY[:12] not in line
