@@ -22,6 +22,8 @@ FILES_PER_REQUEST = 2  # the caller's socket and OpenAI's
 RESERVED_FILES = 128  # AWS, Valkey, logs, listening sockets
 SPARE_CONNECTIONS = 16  # the product's own calls besides the ones it makes for a caller
 CACHE_SHARE = 20  # one part in 20 of the memory is for what the process remembers
+BODY_SHARE = 16  # one part in 16 for long bodies as they came, about a quarter while they are parsed
+LEAST_BODY_BYTES = 2 * 10 * MIB  # two of the longest
 ENTRY_BYTES = 1_024  # an identity or a local bucket, with its key and its place in a dict
 DOCUMENT_MEMORY_MIB = 64  # a document being read: its text, its passages and their vectors
 DOCUMENTS_PER_CPU = 16  # most of the time it waits for embeddings
@@ -69,6 +71,11 @@ class Container:
     def cache_bytes(self) -> int:
         """Memory for what the process remembers between requests, in bytes."""
         return self.memory_mib * MIB // CACHE_SHARE
+
+    @property
+    def body_bytes(self) -> int:
+        """Memory for long request bodies in flight, in bytes: a body costs several times its size once it is parsed."""
+        return max(LEAST_BODY_BYTES, self.memory_mib * MIB // BODY_SHARE)
 
     @property
     def identity_entries(self) -> int:

@@ -56,6 +56,8 @@ KINDS: Mapping[str, ErrorKind] = {
     "upstream_unreachable": ErrorKind(502, "upstream_error", Domain.UPSTREAM, retryable=True),
     "upstream_invalid_response": ErrorKind(502, "upstream_error", Domain.UPSTREAM),
     "upstream_incomplete": ErrorKind(502, "upstream_error", Domain.UPSTREAM),
+    "upstream_unavailable": ErrorKind(503, "upstream_error", Domain.UPSTREAM, retryable=True),
+    "upstream_quota_exhausted": ErrorKind(503, "upstream_error", Domain.UPSTREAM),
     "upstream_timeout": ErrorKind(504, "upstream_error", Domain.UPSTREAM, retryable=True),
     # this service
     "internal_error": ErrorKind(500, "server_error", Domain.US, retryable=True),

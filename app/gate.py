@@ -3,33 +3,90 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
+from app.metrics import SHED_REQUESTS
+from app.pipeline.bound import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from app.metrics import Metrics
 
-RETRY_AFTER_SECONDS = 1
-"""Another replica has room at once; this one may have within a second."""
+PRIORITY_HEADER = "x-prodkit-priority"
+INTERACTIVE, BACKGROUND = "interactive", "background"
+BACKGROUND_PERCENT = 50
+"""Of the places: background requests get in while fewer than this share are taken, so they are shed first."""
+SMALL_BODY_BYTES = 64 * 1024
+"""A place has room for a body of this size; longer ones share a bound of their own."""
+MAX_DIGITS = 16  # of a length; more is no length
+RETRY_AFTER_SECONDS = {INTERACTIVE: (1, 3), BACKGROUND: (5, 15)}
+"""When to come back, by chance between these: those who were shed together must not return together."""
+
+_PRIORITY = PRIORITY_HEADER.encode()
 
 
 class Gate:
-    """Lets at most `limit` requests in; counts the ones inside for scaling."""
+    """Lets in at most `limit` requests with at most `body_bytes` of long bodies; counts those inside for scaling."""
 
-    def __init__(self, limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self, limit: int, metrics: Metrics, body_bytes: int, *, chance: Callable[[int, int], int] = random.randint
+    ) -> None:
+        """`chance` gives a whole number between two, both included."""
         self._limit = limit
+        self._background_limit = limit * BACKGROUND_PERCENT // 100
         self._metrics = metrics
+        self._body_bytes = body_bytes
+        self._body_bytes_inside = 0
+        self._chance = chance
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of long request bodies inside, as their requests announced them."""
+        return self._body_bytes_inside
 
     @contextlib.contextmanager
-    def enter(self) -> Iterator[None]:
-        """Holds a place inside the `with` block; raises ApiError 503 `overloaded` when there is none."""
-        if self._metrics.in_flight >= self._limit:
-            raise ApiError(
-                "overloaded",
-                f"This replica serves {self._limit} requests already; retry after {RETRY_AFTER_SECONDS} s.",
-                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
-            )
-        with self._metrics.request():
-            yield
+    def enter(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Iterator[None]:
+        """Holds a place inside the `with` block. `headers` are the request's, names in lower case; nothing is read.
+
+        Raises ApiError 503 `overloaded` when there is no place, 400 for an unknown priority.
+        """
+        priority, size = INTERACTIVE, 0
+        for name, value in headers:
+            if name == b"content-length":
+                size = int(value) if value.isdigit() and len(value) < MAX_DIGITS else MAX_BODY_BYTES
+            elif name == b"transfer-encoding":
+                size = MAX_BODY_BYTES  # not said, so as long as is allowed
+            elif name == _PRIORITY:
+                priority = _priority(value)
+        limit = self._limit if priority == INTERACTIVE else self._background_limit
+        if self._metrics.in_flight >= limit:
+            raise self._shed(priority, f"This replica serves {limit} {priority} requests already")
+        if size <= SMALL_BODY_BYTES:
+            with self._metrics.request():
+                yield
+            return
+        # A longer one is refused by its length, whatever was announced.
+        size = min(size, MAX_BODY_BYTES)
+        if self._body_bytes_inside + size > self._body_bytes:
+            raise self._shed(priority, "This replica holds as many long request bodies as it has room for")
+        self._body_bytes_inside += size
+        try:
+            with self._metrics.request():
+                yield
+        finally:
+            self._body_bytes_inside -= size
+
+    def _shed(self, priority: str, why: str) -> ApiError:
+        self._metrics.count(SHED_REQUESTS)
+        seconds = str(self._chance(*RETRY_AFTER_SECONDS[priority]))
+        return ApiError("overloaded", f"{why}; retry after {seconds} s.", headers={"retry-after": seconds})
+
+
+def _priority(value: bytes) -> str:
+    text = value.decode("latin-1").strip().lower()
+    if text not in RETRY_AFTER_SECONDS:
+        message = f"'{PRIORITY_HEADER}' is '{text[:40]}'; send {INTERACTIVE} (the default) or {BACKGROUND}."
+        raise ApiError("invalid_value", message, param=PRIORITY_HEADER)
+    return text

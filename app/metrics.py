@@ -32,6 +32,14 @@ SPEND_USD = "SpendUsd"
 CACHE_HITS = "CacheHits"
 CACHE_MISSES = "CacheMisses"
 RATE_LIMITED = "RateLimited"
+RETRIES = "Retries"
+FALLBACKS = "Fallbacks"
+BREAKER_OPEN = "BreakerOpen"
+KEY_BREAKER_OPEN = "KeyBreakerOpen"
+FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 - a metric, not a password
+INVALID_ANSWERS = "InvalidAnswers"
+STOP_CUTS = "StopCuts"
+SHED_REQUESTS = "ShedRequests"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -55,6 +63,14 @@ UNITS: dict[str, str] = {
     CACHE_HITS: "Count",
     CACHE_MISSES: "Count",
     RATE_LIMITED: "Count",
+    RETRIES: "Count",
+    FALLBACKS: "Count",
+    BREAKER_OPEN: "Count",
+    KEY_BREAKER_OPEN: "Count",
+    FIRST_TOKEN_TIMEOUTS: "Count",
+    INVALID_ANSWERS: "Count",
+    STOP_CUTS: "Count",
+    SHED_REQUESTS: "Count",
     DOCUMENTS_INGESTED: "Count",
     DOCUMENTS_FAILED: "Count",
     METER_HEARTBEAT: "Count",

@@ -11,6 +11,9 @@ SERVICE_TIERS = ("default",)  # others are priced differently, and these prices 
 MAX_MODELS = 200
 MAX_RATE = 1_000_000_000
 MAX_STOP = 4
+MAX_STOP_CHARACTERS = 200
+MAX_TOOLS = 128  # OpenAI's own bound of one request
+MAX_FALLBACKS = 3  # each is one more call while a caller waits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _USD = re.compile(r"[0-9]{1,6}([.][0-9]{1,6})?")
@@ -129,14 +132,21 @@ def _list(each: Check, least: int, most: int) -> Check:
 _name = _matching(_NAME, "is not a name of 1 to 100 letters, digits, dots, colons, _ and -")
 _usd = _matching(_USD, 'is not USD per million tokens as a text with at most six decimals, like "0.125"')
 _times = _matching(_TIMES, 'is not a factor as a text with at most two decimals, like "1.5"')
-_stop = _list(_text(1, 200), 0, MAX_STOP)
+_stop = _list(_text(1, MAX_STOP_CHARACTERS), 0, MAX_STOP)
 _rate = _integer(1, MAX_RATE)
+_timeout = _integer(1, 3_600)
 _output_tokens = _fields({"default": _integer(1, 1_000_000), "maximum": _integer(1, 1_000_000)})
 _price = _fields({"input": _usd}, {"cached_input": _usd, "cache_write": _usd, "output": _usd})
 _long_context = _fields({"above_input_tokens": _integer(1, 100_000_000), "input_times": _times, "output_times": _times})
 _model = _fields(
     {"kind": _choice(*KINDS), "price": _price, "source": _text(1, 300)},
-    {"long_context": _long_context, "stop": _stop, "output_tokens": _output_tokens},
+    {
+        "long_context": _long_context,
+        "stop": _stop,
+        "output_tokens": _output_tokens,
+        "first_token_timeout_seconds": _timeout,
+        "fallback": _list(_name, 0, MAX_FALLBACKS),
+    },
 )
 _document = _fields(
     {
@@ -149,9 +159,10 @@ _document = _fields(
                 "n": _integer(1, 128),
                 "output_tokens": _output_tokens,
                 "stop": _stop,
-                "request_timeout_seconds": _integer(1, 3_600),
+                "request_timeout_seconds": _timeout,
                 "service_tiers": _list(_choice(*SERVICE_TIERS), 1, 5),
-            }
+            },
+            {"first_token_timeout_seconds": _timeout, "tools": _integer(0, MAX_TOOLS)},
         ),
         "cache": _fields({"ttl_seconds": _integer(0, 86_400)}),
         "keys": _fields({"requests_per_minute": _rate, "tokens_per_minute": _rate}),
@@ -190,6 +201,14 @@ def _references(problems: _Problems, document: dict[str, Any]) -> None:
             _caps(problems, f"models.{name}.output_tokens", model["output_tokens"])
         if model["kind"] == "text" and "output" not in model["price"]:
             problems.lines.append(f"models.{name}.price.output: is missing; a text model's output is paid for")
+    _fallbacks(problems, models)
+
+
+def _fallbacks(problems: _Problems, models: dict[str, Any]) -> None:
+    for name, model in models.items():
+        for index, other in enumerate(model.get("fallback", ())):
+            if other == name or models.get(other, {}).get("kind") != model["kind"]:
+                problems.add(f"models.{name}.fallback[{index}]", other, f"is not another model of kind {model['kind']}")
 
 
 def _caps(problems: _Problems, path: str, caps: dict[str, int]) -> None:

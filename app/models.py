@@ -24,6 +24,7 @@ PICO_PER_TOKEN = 1_000_000  # of a price of one USD per million tokens
 POLL_SECONDS = 15  # the fastest that AppConfig allows
 FIRST_READ_SECONDS = 3.0  # a start waits no longer: the image's document serves until AppConfig answers
 MAX_DOCUMENT_BYTES = 1 << 20
+DEFAULT_TOOLS = 128  # OpenAI's own bound of one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class Model:
     service_tiers: tuple[str, ...]
     """Never empty; the first is used when a request names none."""
     price: Price
+    max_tools: int
+    first_token_timeout_seconds: int | None
+    """For the first token of a stream, after which another model answers; None = only the deadline bounds it."""
+    fallback: tuple[str, ...]
+    """Models of the same kind that answer, in this order, when this one cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +254,9 @@ def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any]) -> Mo
         timeout_seconds=limits["request_timeout_seconds"],
         service_tiers=tuple(limits["service_tiers"]),
         price=_price(entry),
+        max_tools=limits.get("tools", DEFAULT_TOOLS),
+        first_token_timeout_seconds=entry.get("first_token_timeout_seconds", limits.get("first_token_timeout_seconds")),
+        fallback=tuple(entry.get("fallback", ())),
     )
 
 

@@ -103,7 +103,7 @@ class WebApp:
 
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
-            with self._gate.enter():
+            with self._gate.enter(scope["headers"]):
                 if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
                     await self._v1(scope, receive, noting, record)
                 else:
@@ -146,7 +146,8 @@ class WebApp:
         try:
             async with open_upstream(services) as upstream:
                 self._pipeline = Pipeline(services, upstream)
-                self._gate = Gate(services.container.max_concurrent_requests, services.metrics)
+                size = services.container
+                self._gate = Gate(size.max_concurrent_requests, services.metrics, size.body_bytes)
                 self._services = services
                 yield
                 await self._pipeline.close()

@@ -31,6 +31,14 @@ SPEND_USD = "SpendUsd"
 CACHE_HITS = "CacheHits"
 CACHE_MISSES = "CacheMisses"
 RATE_LIMITED = "RateLimited"
+RETRIES = "Retries"
+FALLBACKS = "Fallbacks"
+BREAKER_OPEN = "BreakerOpen"
+KEY_BREAKER_OPEN = "KeyBreakerOpen"
+FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 the name of a metric
+INVALID_ANSWERS = "InvalidAnswers"
+STOP_CUTS = "StopCuts"
+SHED_REQUESTS = "ShedRequests"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -55,6 +63,14 @@ NAMES = frozenset(
         CACHE_HITS,
         CACHE_MISSES,
         RATE_LIMITED,
+        RETRIES,
+        FALLBACKS,
+        BREAKER_OPEN,
+        KEY_BREAKER_OPEN,
+        FIRST_TOKEN_TIMEOUTS,
+        INVALID_ANSWERS,
+        STOP_CUTS,
+        SHED_REQUESTS,
         DOCUMENTS_INGESTED,
         DOCUMENTS_FAILED,
         METER_HEARTBEAT,

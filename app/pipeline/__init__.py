@@ -12,17 +12,21 @@ from app.errors import ApiError, Domain
 from app.metrics import INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
+from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
-from app.pipeline.call_upstream import OpenStream, ask_openai
+from app.pipeline.call_upstream import ask_openai
 from app.pipeline.choose import Plan, make_plan
+from app.pipeline.cut import CutStream
 from app.pipeline.endpoints import endpoint_of
+from app.pipeline.fold import fold
 from app.pipeline.isolate import isolated
 from app.pipeline.messages import ByteStream, Call, Reply
-from app.pipeline.meter import stream_meter, usage_of
+from app.pipeline.meter import usage_of
 from app.pipeline.record import Record
 from app.pipeline.reserve import reserve_tokens
 from app.pipeline.settle import charge, estimated_usage, settle_usage
 from app.pipeline.stream import MeteredStream, StreamEnd
+from app.resilience import Resilience
 
 if TYPE_CHECKING:
     from app.limits import Grant
@@ -44,6 +48,7 @@ class Pipeline:
     def __init__(self, services: Services, upstream: Upstream) -> None:
         self._services = services
         self._upstream = upstream
+        self._resilience = Resilience(services.metrics)
         self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Reply:
@@ -92,36 +97,48 @@ class Pipeline:
                 record.status = 200
                 return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
         grant = await reserve_tokens(services.limiter, call.identity, plan)
-        answer = await self._ask(call, plan, grant, record)
+        served, answer = await self._ask(call, plan, grant, record)
+        if served is not plan:
+            record.fell_back(served)
+            plan, place = served, None  # the planned model's place is for its own answers
         if isinstance(answer, OpenStream):
             return self._stream(call, plan, grant, record, answer)
         record.answered(answer)
         if answer.status == 200:
             usage = usage_of(endpoint, answer.document)
             found = usage or estimated_usage(plan, len(answer.body) if endpoint.output_caps else 0)
-            charge(record, plan, found, estimated=usage is None)
+            charge(record, plan, found, estimated=usage is None or answer.usage_estimated)
             if place is not None:
                 self._later(cache_step.keep(services.cache, place, plan, answer, found))
         self._later(settle_usage(services, call.identity, plan, grant, record))
         return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
 
-    async def _ask(self, call: Call, plan: Plan, grant: Grant, record: Record) -> Answer | OpenStream:
+    async def _ask(self, call: Call, plan: Plan, grant: Grant, record: Record) -> tuple[Plan, Answer | OpenStream]:
         settings = self._services.settings
         seconds = min(plan.model.timeout_seconds, settings.request_timeout_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            return await ask_openai(
-                self._upstream, self._services.openai_key, plan, deadline=deadline, stack=settings.stack
+            served, answer = await ask_openai(
+                self._upstream,
+                self._services.openai_key,
+                plan,
+                deadline=deadline,
+                stack=settings.stack,
+                resilience=self._resilience,
             )
+            if isinstance(answer, OpenStream) and not plan.stream:
+                answer = await fold(answer, served, record, self._services.metrics, deadline=deadline)
+            return served, answer
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) or (isinstance(error, ApiError) and error.code in _WORKED):
+            worked = isinstance(error, asyncio.CancelledError) or getattr(error, "code", None) in _WORKED
+            if worked and record.usage is None:
                 charge(record, plan, estimated_usage(plan, 0), estimated=True)
             self._later(settle_usage(self._services, call.identity, plan, grant, record))
             raise
 
     def _stream(self, call: Call, plan: Plan, grant: Grant, record: Record, opened: OpenStream) -> Reply:
         settings = self._services.settings
-        meter = stream_meter(plan.endpoint, hides_usage=plan.hides_usage)
+        meter = opened.meter
         loop = asyncio.get_running_loop()
         offset = loop.time() - time.perf_counter()  # both are monotonic clocks, of unequal zero
         record.status = 200
@@ -139,12 +156,18 @@ class Pipeline:
             self._later(settle_usage(self._services, call.identity, plan, grant, record))
             self._write(record)
 
-        body = MeteredStream(
-            opened,
-            meter,
-            deadline=loop.time() + settings.max_stream_seconds,
-            heartbeat_seconds=settings.heartbeat_seconds,
-            on_end=on_end,
+        deadline, heartbeat = loop.time() + settings.max_stream_seconds, settings.heartbeat_seconds
+        body = (
+            CutStream(
+                opened,
+                plan,
+                self._services.metrics,
+                deadline=deadline,
+                heartbeat_seconds=heartbeat,
+                on_end=on_end,
+            )
+            if plan.stop
+            else MeteredStream(opened, deadline=deadline, heartbeat_seconds=heartbeat, on_end=on_end)
         )
         return Reply(200, [*opened.headers, *_headers(record)], body)
 

@@ -34,6 +34,8 @@ class Answer:
     body: bytes
     document: dict[str, Any]
     upstream_request_id: str | None
+    usage_estimated: bool = False
+    """The usage in the document is our own estimate."""
 
     @property
     def error_code(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Step: ask OpenAI, within one deadline; ask again only where that is safe and can help."""
+"""Step: ask OpenAI, within one deadline; ask again, or another model, only where that is safe and can help."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from app import sse
 from app.errors import BILLING_CODES, ApiError
-from app.pipeline.answer import Answer, invalid_response, passed_headers, read_answer, request_id
+from app.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_ANSWERS, RETRIES
+from app.pipeline.answer import Answer
+from app.pipeline.attempt import OpenStream, attempt
+from app.pipeline.choose import fallback_plans
+from app.resilience import Resilience, quota_exhausted
+from app.resilience.breaker import Entry
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
@@ -19,100 +23,178 @@ if TYPE_CHECKING:
     from app.upstream import Upstream
 
 ATTEMPTS = 2
+"""On the planned model; a fallback gets one. With at most MAX_FALLBACKS of them, a call is made 5 times at most."""
 BACKOFF_SECONDS = 0.5
-"""Full jitter: the pause before the second attempt is anything from 0 to this."""
-RETRIED_STATUSES = frozenset({500, 503})
-MAX_RETRY_AFTER_SECONDS = 2.0
+"""Full jitter: the pause before the second attempt is anything from 0 to this, on top of what OpenAI asks for."""
+RETRIED_STATUSES = frozenset({429, 500, 503})
+RETRIED_EVENTS = frozenset({"server_error", "server_is_overloaded"})
+"""Codes of a stream that failed before its first token."""
+MAX_RETRY_AFTER_SECONDS = 10.0
 """A longer wish of OpenAI goes to the caller, who holds no slot here while waiting."""
 
-
-@dataclass(slots=True)
-class OpenStream:
-    """A stream whose headers have arrived. Whoever holds it closes `response`."""
-
-    response: aiohttp.ClientResponse
-    key: str
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """OpenAI's headers for the caller."""
-        return passed_headers(self.response.headers)
-
-    @property
-    def request_id(self) -> str | None:
-        """OpenAI's id of the request."""
-        return request_id(self.response.headers)
+Result = Answer | OpenStream | ApiError
 
 
 async def ask_openai(
-    upstream: Upstream, openai_key: OpenAIKey, plan: Plan, *, deadline: float, stack: str
-) -> Answer | OpenStream:
-    """OpenAI's answer, success or error; a stream is handed over once its headers are there.
+    upstream: Upstream, openai_key: OpenAIKey, plan: Plan, *, deadline: float, stack: str, resilience: Resilience
+) -> tuple[Plan, Answer | OpenStream]:
+    """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
-    `deadline` is a time of the running loop's clock, over all attempts. Raises ApiError: 503 `api_key_missing`, 502
-    when OpenAI cannot be reached or makes no sense, 504 after the deadline.
+    A stream is handed over once its first token is there, or its headers when the model has no time for that.
+    `deadline` is a time of the running loop's clock, over all attempts. Raises ApiError: 503 `api_key_missing`,
+    `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after
+    the deadline.
     """
     key = await openai_key.get()
     if key is None:
         raise ApiError(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
+    resilience.budget.earn()
+    line = _Line(upstream, openai_key, key, deadline, resilience)
     try:
         async with asyncio.timeout_at(deadline):
-            answer = await _attempts(upstream, key, plan)
-            if answer.status != 401:
-                return answer.result
-            # The key may have been rotated since it was read. Nothing was billed, so once more is safe.
-            fresh = await openai_key.refresh(key)
-            return answer.result if fresh in (None, key) else (await _attempts(upstream, fresh, plan)).result
+            result = await line.ask(plan, ATTEMPTS)
+            if plan.model.fallback and _another_model_may_help(result):
+                plan, result = await line.fall_back(plan, result)
     except TimeoutError:
         raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.") from None
+    if isinstance(result, ApiError):
+        raise result
+    return plan, result
 
 
 @dataclass(slots=True)
-class _Attempt:
-    status: int
-    result: Answer | OpenStream
+class _Line:
+    """What the calls made for one request have in common."""
 
+    upstream: Upstream
+    openai_key: OpenAIKey
+    key: str
+    deadline: float
+    resilience: Resilience
 
-async def _attempts(upstream: Upstream, key: str, plan: Plan) -> _Attempt:
-    for left in reversed(range(ATTEMPTS)):
-        pause = random.uniform(0, BACKOFF_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+    async def ask(self, plan: Plan, attempts: int) -> Result:
+        """The result of asking the plan's model, at most so many times."""
+        while True:
+            result = await self._once(plan)
+            if isinstance(result, Answer):
+                if result.status == 200:
+                    return result
+                if result.status == 401 and await self._found_another_key():
+                    # Rotated since it was read. Nothing was billed, so once more is safe.
+                    result = await self._once(plan)
+            attempts -= 1
+            wait = _wait(result) if attempts else None
+            if wait is None or not self._may_wait(plan, wait):
+                return result
+            _close(result)
+            await asyncio.sleep(wait)
+
+    async def fall_back(self, plan: Plan, result: Result) -> tuple[Plan, Result]:
+        """The answer of the first fallback model that has one; else the planned model's own result."""
         try:
-            attempt = await _attempt(upstream, key, plan)
+            for other in fallback_plans(plan):
+                second = await self.ask(other, 1)
+                if _succeeded(second):
+                    self.resilience.metrics.count(FALLBACKS)
+                    _close(result)
+                    return other, second
+                _close(second)
+        except BaseException:
+            _close(result)
+            raise
+        return plan, result
+
+    async def _once(self, plan: Plan) -> Result:
+        """One call, told to the breakers; raises nothing but cancellation and a refused key."""
+        resilience = self.resilience
+        key_entry = resilience.enter_key(self.key)
+        breaker = resilience.breaker(plan.model.name)
+        entry = breaker.enter()
+        if entry is Entry.REFUSED:
+            resilience.settle_key(key_entry, None)
+            return resilience.unavailable(plan.model.name)
+        healthy = paid = None
+        try:
+            result = await self._attempt(plan)
+            if isinstance(result, Answer) and result.error_code in BILLING_CODES:
+                resilience.refuse_key(self.key, key_entry)
+                key_entry = Entry.CLOSED
+                return quota_exhausted(result.error_code)
+            healthy = _healthy(result)
+            paid = _succeeded(result) or None
+            return result
+        except asyncio.CancelledError:
+            if asyncio.get_running_loop().time() >= self.deadline:
+                healthy = False
+            raise
+        finally:
+            breaker.settle(entry, healthy)
+            resilience.settle_key(key_entry, paid)
+
+    async def _attempt(self, plan: Plan) -> Result:
+        try:
+            return await attempt(self.upstream, self.key, plan)
         except aiohttp.ClientConnectionError:
-            if not left:
-                break
-        else:
-            wait = _retry_after(attempt, pause)
-            if not left or wait is None:
-                return attempt
-            pause = wait
-        await asyncio.sleep(pause)
-    raise ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
+            return ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
+        except ApiError as error:
+            if error.code == "upstream_timeout":
+                self.resilience.metrics.count(FIRST_TOKEN_TIMEOUTS)
+            elif error.code == "upstream_invalid_response":
+                self.resilience.metrics.count(INVALID_ANSWERS)
+            return error
+
+    async def _found_another_key(self) -> bool:
+        fresh = await self.openai_key.refresh(self.key)
+        if fresh in (None, self.key):
+            return False
+        self.key = fresh
+        return True
+
+    def _may_wait(self, plan: Plan, wait: float) -> bool:
+        """Whether another attempt after `wait` seconds is in time, in the budget, and better than another model."""
+        if plan.model.fallback and wait > BACKOFF_SECONDS:
+            return False
+        if asyncio.get_running_loop().time() + wait >= self.deadline or not self.resilience.budget.take():
+            return False
+        self.resilience.metrics.count(RETRIES)
+        return True
 
 
-async def _attempt(upstream: Upstream, key: str, plan: Plan) -> _Attempt:
-    try:
-        response = await upstream.post(plan.endpoint.path.removeprefix("/v1"), plan.payload, key)
-    except aiohttp.ClientConnectionError:
-        raise
-    except aiohttp.ClientError:
-        raise ApiError("upstream_invalid_response", "OpenAI's answer is not HTTP; try again.") from None
-    if plan.stream and response.status == 200:
-        if response.content_type != sse.MEDIA_TYPE:
-            response.close()
-            raise invalid_response(response)
-        return _Attempt(200, OpenStream(response, key))
-    return _Attempt(response.status, await read_answer(response, plan.endpoint, key))
+def _succeeded(result: Result) -> bool:
+    if isinstance(result, Answer):
+        return result.status == 200
+    return isinstance(result, OpenStream) and result.meter.error_code is None
 
 
-def _retry_after(attempt: _Attempt, pause: float) -> float | None:
+def _healthy(result: Result) -> bool | None:
+    """What a result says about its model: a limit that is reached says nothing, a refused request that it works."""
+    if isinstance(result, Answer):
+        return None if result.status in (401, 403, 408, 429) else result.status < 500
+    return _succeeded(result)
+
+
+def _another_model_may_help(result: Result) -> bool:
+    if isinstance(result, ApiError):
+        return result.code in ("upstream_unreachable", "upstream_unavailable", "upstream_timeout")
+    if isinstance(result, Answer):
+        # Not `slow_down`: OpenAI wants less traffic, whatever the model.
+        return result.status >= 500 or result.error_code in ("rate_limit_exceeded", "model_not_found")
+    return result.first_token_at is None and result.meter.error_code in RETRIED_EVENTS
+
+
+def _wait(result: Result) -> float | None:
     """Seconds to wait before the next attempt, or None when there must be none."""
-    answer = attempt.result
-    if not isinstance(answer, Answer) or attempt.status not in RETRIED_STATUSES or answer.error_code in BILLING_CODES:
+    pause = random.uniform(0, BACKOFF_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+    if isinstance(result, ApiError):
+        return pause if result.code == "upstream_unreachable" else None
+    if isinstance(result, OpenStream):
+        again = result.first_token_at is None and result.meter.error_code in RETRIED_EVENTS
+        return pause if again else None
+    if result.status not in RETRIED_STATUSES:
         return None
-    headers = dict(answer.headers)
+    headers = dict(result.headers)
     if headers.get("x-should-retry") == "false":
         return None
     asked = headers.get("retry-after", "0")
@@ -122,4 +204,10 @@ def _retry_after(attempt: _Attempt, pause: float) -> float | None:
     except ValueError:
         return None
     # Written so that "nan" is no wait either.
-    return max(least, pause) if 0 <= least <= MAX_RETRY_AFTER_SECONDS else None
+    return least + pause if 0 <= least <= MAX_RETRY_AFTER_SECONDS else None
+
+
+def _close(result: Result) -> None:
+    """Give up a result that nobody reads."""
+    if isinstance(result, OpenStream):
+        result.response.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from app.errors import ApiError
-from app.pipeline.endpoints import CHAT, Endpoint
+from app.model_document import MAX_STOP_CHARACTERS
+from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 from app.pipeline.estimate import input_tokens
 
 if TYPE_CHECKING:
@@ -29,13 +30,23 @@ class Plan:
     document: Mapping[str, Any]
     """The body after policy: what was checked is what is sent, so doubled names cannot hide a field."""
     payload: bytes
+    """`document` as it is sent: without the stop sequences that are cut here."""
     stream: bool
+    """The caller reads a stream."""
+    streams_upstream: bool
+    """OpenAI writes a stream: for the caller, or to be cut at a stop sequence on its way."""
+    stop: tuple[str, ...]
+    """Sequences at which the answer is cut here; empty when OpenAI does that itself or none were given."""
     hides_usage: bool
     """The usage chunk of a chat stream was asked for by us alone; the caller does not see it."""
     input_tokens: int
     """Estimated."""
     output_tokens: int
     """The most that may be produced, over all choices."""
+    asked: Mapping[str, Any]
+    """The body before policy, for a plan on another model."""
+    models: Models
+    """The document in force when the call began."""
 
 
 def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -> Plan:
@@ -49,23 +60,43 @@ def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -
     if endpoint.output_caps:
         output = _cap_output(endpoint, changed, model) * _choices(document, model)
         changed["service_tier"] = _service_tier(document.get("service_tier"), model)
-    if endpoint is CHAT:
+        _check_tools(document, model)
         _add_stop(changed, model)
-        if stream:
-            options = document.get("stream_options") or {}
-            hides_usage = options.get("include_usage") is not True
-            changed["stream_options"] = {**options, "include_usage": True}
+    if endpoint is CHAT and stream:
+        options = document.get("stream_options") or {}
+        hides_usage = options.get("include_usage") is not True
+        changed["stream_options"] = {**options, "include_usage": True}
+    # Chat Completions have the parameter; Responses do not, so the stream is cut here.
+    stop = tuple(changed.get("stop") or ()) if endpoint is RESPONSES else ()
     return Plan(
         endpoint=endpoint,
         requested_model=requested,
         model=model,
         document=changed,
-        payload=orjson.dumps(changed),
+        payload=orjson.dumps(_to_be_cut(changed) if stop else changed),
         stream=stream,
+        streams_upstream=stream or bool(stop),
+        stop=stop,
         hides_usage=hides_usage,
         input_tokens=input_tokens(endpoint, changed),
         output_tokens=output,
+        asked=document,
+        models=models,
     )
+
+
+def fallback_plans(plan: Plan) -> Iterator[Plan]:
+    """The same call on the models that answer for the planned one, in order; one that cannot take it is left out."""
+    for name in plan.model.fallback:
+        # A model with less room than was asked for gives what it has: better than no answer.
+        most = plan.models.resolve(name, plan.endpoint.kind).max_output_tokens
+        caps = {cap: plan.document[cap] for cap in plan.endpoint.output_caps if plan.document.get(cap) is not None}
+        lowered = {cap: min(value, most) for cap, value in caps.items()}
+        try:
+            other = make_plan(plan.endpoint, {**plan.asked, **lowered, "model": name}, plan.models)
+        except ApiError:
+            continue
+        yield replace(other, requested_model=plan.requested_model)
 
 
 def _default_model(endpoint: Endpoint, models: Models) -> str:
@@ -81,7 +112,7 @@ def _default_model(endpoint: Endpoint, models: Models) -> str:
 
 
 def _cap_output(endpoint: Endpoint, changed: dict[str, Any], model: Model) -> int:
-    """Lower every output cap in `changed` to the model's maximum, or set the default; the tokens allowed."""
+    """Check every output cap in `changed` against the model's maximum, or set the default; the tokens allowed."""
     asked = [name for name in endpoint.output_caps if changed.get(name) is not None]
     if not asked:
         changed[endpoint.output_caps[0]] = model.default_output_tokens
@@ -89,7 +120,9 @@ def _cap_output(endpoint: Endpoint, changed: dict[str, Any], model: Model) -> in
     for name in asked:
         if changed[name] < 1:
             raise ApiError("invalid_value", f"'{name}' must be at least 1.", param=name)
-        changed[name] = min(changed[name], model.max_output_tokens)
+        if changed[name] > model.max_output_tokens:
+            message = f"'{name}' is {changed[name]}; {model.name} gives at most {model.max_output_tokens} here."
+            raise ApiError("invalid_value", message, param=name)
     return max(int(changed[name]) for name in asked)
 
 
@@ -102,19 +135,48 @@ def _choices(document: Mapping[str, Any], model: Model) -> int:
 
 
 def _service_tier(asked: str | None, model: Model) -> str:
-    """The tier asked for when the model document has it, else its first; never OpenAI's project default (`auto`)."""
-    return asked if asked in model.service_tiers else model.service_tiers[0]
+    """The tier asked for, or the model document's first; never OpenAI's project default (`auto`), whatever it is."""
+    if asked is None or asked == "auto":
+        return model.service_tiers[0]
+    if asked not in model.service_tiers:
+        allowed = ", ".join(model.service_tiers)
+        message = f"'service_tier' is '{asked[:40]}'; {model.name} is priced here for {allowed} alone."
+        raise ApiError("invalid_value", message, param="service_tier")
+    return asked
+
+
+def _check_tools(document: Mapping[str, Any], model: Model) -> None:
+    for name in ("tools", "functions"):
+        tools = document.get(name)
+        if tools and len(tools) > model.max_tools:
+            message = f"'{name}' has {len(tools)} entries; {model.name} takes at most {model.max_tools} here."
+            raise ApiError("invalid_value", message, param=name)
+
+
+def _to_be_cut(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAI gets of a call that is cut here: a stream, unpadded when nobody but us reads it."""
+    sent = {name: value for name, value in changed.items() if name != "stop"}
+    if not sent.get("stream"):
+        sent["stream_options"] = {"include_obfuscation": False}
+    sent["stream"] = True
+    return sent
 
 
 def _add_stop(changed: dict[str, Any], model: Model) -> None:
-    if not model.stop:
+    asked = changed.pop("stop", None)
+    if not asked and not model.stop:
         return
-    asked = changed.get("stop")
     own = [asked] if isinstance(asked, str) else asked or []
+    for sequence in own:
+        if not isinstance(sequence, str):
+            raise ApiError("invalid_type", "Invalid type for 'stop': expected a string or strings.", param="stop")
+        if not 1 <= len(sequence) <= MAX_STOP_CHARACTERS:
+            message = f"A sequence of 'stop' has {len(sequence)} characters; 1 to {MAX_STOP_CHARACTERS} are allowed."
+            raise ApiError("invalid_value", message, param="stop")
     # dict keys: each once, the model document's first
     stop = list(dict.fromkeys([*model.stop, *own]))
     if len(stop) > MAX_STOP_SEQUENCES:
         left = MAX_STOP_SEQUENCES - len(model.stop)
-        message = f"'stop' has too many sequences; {model.name} has {len(model.stop)} of its own and leaves {left}."
+        message = f"'stop' has {len(own)} sequences; {model.name} has {len(model.stop)} of its own and leaves {left}."
         raise ApiError("invalid_value", message, param="stop")
     changed["stop"] = stop

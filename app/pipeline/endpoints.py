@@ -59,6 +59,7 @@ _RESPONSES: Mapping[str, JsonTypes] = {
     "reasoning": OBJECT,
     "safety_identifier": STRING,
     "service_tier": STRING,
+    "stop": TEXT_OR_LIST,  # ours: OpenAI has no such parameter here
     "temperature": NUMBER,
     "text": OBJECT,
     "tool_choice": TEXT_OR_OBJECT,

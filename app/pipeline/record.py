@@ -35,6 +35,8 @@ class Record:
     stream: bool = False
     model: str | None = None
     requested_model: str | None = None
+    fallback_from: str | None = None
+    """The model that could not answer, when another did."""
     cache: str | None = None
     usage: Usage | None = None
     usage_estimated: bool = False
@@ -51,6 +53,10 @@ class Record:
         self.model = plan.model.name
         self.requested_model = plan.requested_model
         self.stream = plan.stream
+
+    def fell_back(self, plan: Plan) -> None:
+        """Another model than the chosen one answers."""
+        self.fallback_from, self.model = self.model, plan.model.name
 
     def refused(self, error: ApiError) -> None:
         """This service answers with an error."""
@@ -93,6 +99,7 @@ def write(record: Record, counts: Metrics) -> None:
         endpoint=record.endpoint,
         model=record.model,
         requested_model=record.requested_model,
+        fallback_from=record.fallback_from,
         status=record.status,
         stream=record.stream,
         cache=record.cache,

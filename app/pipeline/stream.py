@@ -11,9 +11,7 @@ import aiohttp
 import orjson
 
 from app import sse
-from app.pipeline.answer import without_key
-from app.pipeline.call_upstream import OpenStream
-from app.pipeline.meter import StreamMeter
+from app.pipeline.attempt import OpenStream
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +35,23 @@ class MeteredStream:
     def __init__(
         self,
         stream: OpenStream,
-        meter: StreamMeter,
         *,
         deadline: float,
         heartbeat_seconds: float,
         on_end: Callable[[StreamEnd], None],
     ) -> None:
         """`deadline` is a time of the running loop's clock; comments are sent each `heartbeat_seconds` of silence."""
+        self._stream = stream
         self._response = stream.response
-        self._key = stream.key
-        self._meter = meter
+        self._meter = stream.meter
         self._deadline = deadline
         self._heartbeat_seconds = heartbeat_seconds
         self._on_end: Callable[[StreamEnd], None] | None = on_end
         self._clock = asyncio.get_running_loop().time
         self._error_code: str | None = None
-        self._first_token_at: float | None = None
         self._finished = False
+        self._ended_here = False
+        """The answer was ended before OpenAI ended it."""
         self._pieces = self._run()
 
     def __aiter__(self) -> MeteredStream:
@@ -79,36 +77,39 @@ class MeteredStream:
             self._response.close()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            left_early = not self._meter.ended and self._error_code is None
-            on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._first_token_at))
+            left_early = not self._meter.ended and not self._ended_here and self._error_code is None
+            on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._stream.first_token_at))
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
-        splitter = sse.Splitter()
-        while True:
-            passed = bytearray()
-            try:
+        stream = self._stream
+        seen = stream.held
+        try:
+            while True:
+                events, seen = seen, []
+                passed = self._pass(events)
+                if passed:
+                    yield passed
                 piece = await self._next_piece()
                 if piece is None:
                     yield sse.HEARTBEAT
                     continue
                 if not piece:
                     break
-                for raw in splitter.feed(piece):
-                    passed += self._see(raw)
-            except TimeoutError:
-                yield self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
-                return
-            except aiohttp.ClientError:
-                break
-            except (ValueError, TypeError, AttributeError) as error:
-                # What arrives is not this API's: passing on more of it would break the caller's parser.
-                log.warning("malformed event from upstream: %s", type(error).__name__)
-                failure = self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
-                yield bytes(passed) + failure
-                return
-            if passed:
-                yield bytes(passed)
-        if not self._meter.ended:
+                # Not a comprehension: what came before nonsense is passed on.
+                for raw in stream.splitter.feed(piece):
+                    seen.append(stream.see(raw))
+        except TimeoutError:
+            yield self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
+            return
+        except aiohttp.ClientError:
+            log.debug("stream cut by upstream")
+        except (ValueError, TypeError, AttributeError) as error:
+            # What arrives is not this API's: passing on more of it would break the caller's parser.
+            log.warning("malformed event from upstream: %s", type(error).__name__)
+            failure = self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
+            yield self._pass(seen) + failure
+            return
+        if not self._meter.ended and not self._ended_here:
             # An unfinished event is dropped, so that this one is read as what it is.
             yield self._fail(
                 "upstream_incomplete", "OpenAI's stream was cut before its end; the answer is not complete."
@@ -117,6 +118,8 @@ class MeteredStream:
 
     async def _next_piece(self) -> bytes | None:
         """The next bytes, b"" at the end, None after a silence; raises TimeoutError at the deadline."""
+        if self._ended_here:
+            return b""
         now = self._clock()
         if self._meter.ended:
             return await self._after_end()
@@ -136,15 +139,14 @@ class MeteredStream:
             self._response.close()
             return b""
 
-    def _see(self, raw: bytes) -> bytes:
-        """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
-        if not self._meter.see(sse.read(raw)):
-            return b""
-        if self._first_token_at is None and self._meter.output_bytes:
-            self._first_token_at = self._clock()
-        return raw if self._meter.error_code is None else without_key(raw, self._key)
+    def _pass(self, events: list[bytes]) -> bytes:
+        """What of the metered events goes on to the caller."""
+        return b"".join(events)
 
     def _fail(self, code: str, message: str) -> bytes:
         self._error_code = code
+        return self._error_event(code, message)
+
+    def _error_event(self, code: str, message: str) -> bytes:
         name, data = self._meter.error_event(code, message)
         return sse.write(orjson.dumps(data), name)

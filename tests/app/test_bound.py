@@ -92,7 +92,7 @@ def test_a_whole_number_is_a_number() -> None:
     assert read_bounded(RESPONSES, b'{"input": "x", "temperature": 1}', JSON)["temperature"] == 1
 
 
-@pytest.mark.parametrize(("endpoint", "field"), [(RESPONSES, "stop"), (RESPONSES, "n"), (CHAT, "best_of")])
+@pytest.mark.parametrize(("endpoint", "field"), [(RESPONSES, "best_of"), (RESPONSES, "n"), (CHAT, "best_of")])
 def test_an_unknown_field_is_refused_by_name(endpoint: Endpoint, field: str) -> None:
     error = refusal(endpoint, {endpoint.content: "x" if endpoint is RESPONSES else [], field: 1})
     assert (error.code, error.param) == ("unsupported_parameter", field)

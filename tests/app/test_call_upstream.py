@@ -12,12 +12,15 @@ import orjson
 import pytest
 
 from app.errors import ApiError
+from app.metrics import Metrics
 from app.models import Models, default_document
 from app.pipeline import call_upstream as step
 from app.pipeline.answer import Answer
-from app.pipeline.call_upstream import OpenStream, ask_openai
+from app.pipeline.attempt import OpenStream
+from app.pipeline.call_upstream import ask_openai
 from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
+from app.resilience import Resilience
 from app.upstream import Upstream
 from tests.app.conftest import free_port
 from tests.app.raw_upstream import OK_STREAM, Connection, RawUpstream, raw_upstream, whole
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.process
 
 MODELS = Models(default_document())
 GOOD = whole(200, b'{"output": [], "status": "completed"}', "X-Request-Id: req_1", "X-RateLimit-Remaining-Requests: 9")
+FIRST_TOKEN = b'data: {"type":"response.output_text.delta","sequence_number":0,"delta":"hello"}\n\n'
 SECONDS = 5.0
 IDLE_OPTION: int = getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0)  # Linux, macOS
 
@@ -67,8 +71,22 @@ async def opened(answers: Callable[[Connection], Awaitable[None]]) -> AsyncItera
 
 
 async def ask(upstream: Upstream, keys: Keys, *, stream: bool = False, seconds: float = SECONDS) -> Answer | OpenStream:
+    return await ask_for(plan(stream), upstream, keys, seconds=seconds)
+
+
+async def ask_for(asked: Plan, upstream: Upstream, keys: Keys, *, seconds: float = SECONDS) -> Answer | OpenStream:
     deadline = asyncio.get_running_loop().time() + seconds
-    return await ask_openai(upstream, keys, plan(stream), deadline=deadline, stack="dev")  # type: ignore[arg-type]  # a fake key store
+    resilience = Resilience(Metrics("test", "web", write=lambda _line: None))
+    served, answer = await ask_openai(
+        upstream,
+        keys,  # type: ignore[arg-type]  # a fake key store
+        asked,
+        deadline=deadline,
+        stack="dev",
+        resilience=resilience,
+    )
+    assert served is asked
+    return answer
 
 
 def saying(*answers: bytes) -> Callable[[Connection], Awaitable[None]]:
@@ -93,7 +111,9 @@ async def test_an_answer_comes_with_the_headers_a_client_knows() -> None:
     assert got.upstream_request_id == "req_1"
 
 
-@pytest.mark.parametrize("first", [error(500, "server_error"), error(503, "server_is_overloaded"), b""])
+@pytest.mark.parametrize(
+    "first", [error(500, "server_error"), error(503, "server_is_overloaded"), error(429, "rate_limit_exceeded"), b""]
+)
 async def test_a_passing_fault_is_tried_once_more(first: bytes) -> None:
     async with opened(saying(first, GOOD)) as (up, server):
         got = await ask(up, Keys())
@@ -107,9 +127,7 @@ async def test_a_passing_fault_is_tried_once_more(first: bytes) -> None:
     [
         error(400, "invalid_value"),
         error(404, "model_not_found"),
-        error(429, "rate_limit_exceeded", "Retry-After: 1"),
-        error(429, "insufficient_quota"),
-        error(503, "project_spend_limit_exceeded"),
+        error(429, "rate_limit_exceeded", "Retry-After: 6"),
         error(502, "bad_gateway"),
         error(503, "server_is_overloaded", "Retry-After: 60"),
         error(503, "server_is_overloaded", "Retry-After: nan"),
@@ -123,6 +141,16 @@ async def test_an_error_that_stays_is_passed_on_at_once(first: bytes) -> None:
     assert isinstance(got, Answer)
     assert got.status >= 400
     assert got.body == first.partition(b"\r\n\r\n")[2]
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("first", [error(429, "insufficient_quota"), error(503, "project_spend_limit_exceeded")])
+async def test_an_account_that_cannot_pay_is_a_clear_503_that_clients_do_not_repeat(first: bytes) -> None:
+    async with opened(saying(first, GOOD)) as (up, server):
+        with pytest.raises(ApiError) as caught:
+            await ask(up, Keys())
+    assert (caught.value.status, caught.value.code) == (503, "upstream_quota_exhausted")
+    assert caught.value.headers["x-should-retry"] == "false"
     assert len(server.seen) == 1
 
 
@@ -201,7 +229,7 @@ async def test_a_stream_that_is_no_event_stream_is_502() -> None:
     assert caught.value.code == "upstream_invalid_response"
 
 
-async def test_a_stream_is_handed_over_when_its_headers_are_there() -> None:
+async def test_a_stream_that_ends_before_its_first_token_is_handed_over_as_it_is() -> None:
     async with opened(saying(OK_STREAM)) as (up, _):
         got = await ask(up, Keys(), stream=True)
         assert isinstance(got, OpenStream)
@@ -287,14 +315,13 @@ async def test_a_long_body_arrives_whole() -> None:
 
     async with opened(answer) as (up, server):
         long = make_plan(RESPONSES, {"model": "fast", "input": "x" * 3_000_000}, MODELS)
-        deadline = asyncio.get_running_loop().time() + SECONDS
-        await ask_openai(up, Keys(), long, deadline=deadline, stack="dev")  # type: ignore[arg-type]  # a fake key store
+        await ask_for(long, up, Keys())
     assert server.seen[0].body == long.payload
 
 
 async def test_a_silent_connection_is_probed_before_nat_forgets_it() -> None:
     async def answer(connection: Connection) -> None:
-        await connection.say(OK_STREAM)
+        await connection.say(OK_STREAM + FIRST_TOKEN)
         await connection.gone.wait()
 
     async with opened(answer) as (up, _):

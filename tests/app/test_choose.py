@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.errors import ApiError
 from app.models import Models, default_document
-from app.pipeline.choose import make_plan
+from app.pipeline.choose import fallback_plans, make_plan
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES, Endpoint
 
 MODELS = Models(default_document())
@@ -50,9 +50,9 @@ def test_a_request_without_a_model_gets_the_documents_own() -> None:
         (RESPONSES, {}, {"max_output_tokens": DEFAULT}),
         (RESPONSES, {"max_output_tokens": None}, {"max_output_tokens": DEFAULT}),
         (RESPONSES, {"max_output_tokens": 20}, {"max_output_tokens": 20}),
-        (RESPONSES, {"max_output_tokens": MAXIMUM + 1}, {"max_output_tokens": MAXIMUM}),
+        (RESPONSES, {"max_output_tokens": MAXIMUM}, {"max_output_tokens": MAXIMUM}),
         (CHAT, {}, {"max_completion_tokens": DEFAULT}),
-        (CHAT, {"max_tokens": MAXIMUM * 9}, {"max_tokens": MAXIMUM, "max_completion_tokens": None}),
+        (CHAT, {"max_tokens": MAXIMUM}, {"max_tokens": MAXIMUM, "max_completion_tokens": None}),
         (CHAT, {"max_completion_tokens": 7}, {"max_completion_tokens": 7}),
     ],
 )
@@ -62,13 +62,16 @@ def test_output_is_always_capped(endpoint: Endpoint, asked: dict[str, Any], sent
     assert plan.output_tokens == next(value for value in sent.values() if value is not None)
 
 
-@given(st.integers(min_value=1), st.integers(min_value=1))
+@given(st.integers(min_value=1, max_value=2 * MAXIMUM), st.integers(min_value=1, max_value=2 * MAXIMUM))
 def test_no_number_passes_the_cap(completion: int, tokens: int) -> None:
     body = {"model": "fast", "messages": [], "max_completion_tokens": completion, "max_tokens": tokens}
-    plan = make_plan(CHAT, body, MODELS)
-    assert 1 <= plan.document["max_tokens"] <= MAXIMUM
-    assert 1 <= plan.document["max_completion_tokens"] <= MAXIMUM
-    assert plan.output_tokens <= MAXIMUM
+    if max(completion, tokens) <= MAXIMUM:
+        assert make_plan(CHAT, body, MODELS).output_tokens == max(completion, tokens)
+        return
+    with pytest.raises(ApiError) as caught:
+        make_plan(CHAT, body, MODELS)
+    assert caught.value.param == ("max_completion_tokens" if completion > MAXIMUM else "max_tokens")
+    assert f"at most {MAXIMUM}" in caught.value.message
 
 
 @given(st.integers(max_value=0), st.sampled_from(CHAT.output_caps))
@@ -86,11 +89,30 @@ def test_more_choices_than_the_model_document_allows_are_refused() -> None:
     assert plan.output_tokens == 20
 
 
-@pytest.mark.parametrize("asked", [None, "auto", "default", "priority", "flex", "fast", "ultrafast", "made-up"])
+@pytest.mark.parametrize("asked", [None, "auto", "default"])
 @pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
 def test_only_a_priced_tier_reaches_openai(endpoint: Endpoint, asked: str | None) -> None:
     plan = make_plan(endpoint, {"model": "fast", endpoint.content: [], "service_tier": asked}, MODELS)
     assert plan.document["service_tier"] == "default"
+
+
+@pytest.mark.parametrize("asked", ["priority", "flex", "fast", "ultrafast", "made-up"])
+@pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
+def test_a_tier_without_a_price_is_refused_with_the_ones_that_have_one(endpoint: Endpoint, asked: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        make_plan(endpoint, {"model": "fast", endpoint.content: [], "service_tier": asked}, MODELS)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "service_tier")
+    assert "default" in caught.value.message
+
+
+@pytest.mark.parametrize(("endpoint", "name"), [(RESPONSES, "tools"), (CHAT, "tools"), (CHAT, "functions")])
+def test_more_tools_than_the_model_document_allows_are_refused(endpoint: Endpoint, name: str) -> None:
+    models = changed_models(tools=2)
+    make_plan(endpoint, {"model": "fast", endpoint.content: [], name: [{}, {}]}, models)
+    with pytest.raises(ApiError) as caught:
+        make_plan(endpoint, {"model": "fast", endpoint.content: [], name: [{}, {}, {}]}, models)
+    assert caught.value.param == name
+    assert "at most 2" in caught.value.message
 
 
 def test_the_documents_stop_sequences_join_the_callers_in_chat() -> None:
@@ -103,8 +125,40 @@ def test_the_documents_stop_sequences_join_the_callers_in_chat() -> None:
         make_plan(CHAT, {"model": "fast", "messages": [], "stop": list("abcd")}, models)
     assert caught.value.param == "stop"
     assert "stop" not in make_plan(CHAT, {"model": "fast", "messages": []}, MODELS).document
-    # Responses have no such parameter.
-    assert "stop" not in make_plan(RESPONSES, {"model": "fast", "input": "hi"}, models).document
+
+
+def test_responses_have_no_stop_parameter_so_the_stream_is_cut_here() -> None:
+    models = changed_models(stop=["END"])
+    plan = make_plan(RESPONSES, {"model": "fast", "input": "hi", "stop": "x"}, models)
+    assert plan.stop == ("END", "x")
+    assert (plan.stream, plan.streams_upstream) == (False, True)
+    sent = orjson.loads(plan.payload)
+    assert sent["stream"] is True
+    assert "stop" not in sent
+    assert plan.document["stop"] == ["END", "x"], "another question for the cache"
+    plain = make_plan(RESPONSES, {"model": "fast", "input": "hi", "stop": []}, MODELS)
+    assert (plain.stop, plain.streams_upstream) == ((), False)
+    assert "stop" not in plain.document
+
+
+@pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
+@pytest.mark.parametrize("stop", [[1], [""], [None], ["x" * 201], list("abcde")])
+def test_a_stop_that_is_none_is_refused(endpoint: Endpoint, stop: list[Any]) -> None:
+    with pytest.raises(ApiError) as caught:
+        make_plan(endpoint, {"model": "fast", endpoint.content: [], "stop": stop}, MODELS)
+    assert (caught.value.status, caught.value.param) == (400, "stop")
+
+
+def test_a_fallback_is_the_same_call_on_another_model_within_its_caps() -> None:
+    document = default_document()
+    document["models"]["gpt-6-luna"]["fallback"] = ["gpt-6.1-terra", "gpt-6-sol"]
+    document["models"]["gpt-6.1-terra"]["output_tokens"] = {"default": 50, "maximum": 100}
+    document["models"]["gpt-6-sol"]["stop"] = list("abcd")
+    plan = make_plan(CHAT, {"model": "fast", "messages": [], "max_tokens": 200, "stop": "x"}, Models(document))
+    [other] = fallback_plans(plan)  # the second has no room for the caller's stop sequence
+    assert (other.requested_model, other.model.name) == ("fast", "gpt-6.1-terra")
+    sent = orjson.loads(other.payload)
+    assert (sent["model"], sent["max_tokens"], sent["stop"]) == ("gpt-6.1-terra", 100, ["x"])
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_more_of_anything_never_means_less(cpu: float, memory_mib: int, files: i
         "documents_at_once",
         "cache_connections",
         "cache_bytes",
+        "body_bytes",
     )
     for name in derived:
         assert 0 < getattr(size, name) <= getattr(larger, name)

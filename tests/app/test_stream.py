@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app import sse
-from app.pipeline.call_upstream import OpenStream
+from app.pipeline.attempt import OpenStream
 from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 from app.pipeline.meter import StreamMeter, stream_meter
 from app.pipeline.stream import MeteredStream, StreamEnd
@@ -66,8 +66,7 @@ async def streaming(
         response = await upstream.post("/responses", b"{}", key)
         meter = stream_meter(endpoint, hides_usage=hides_usage)
         stream = MeteredStream(
-            OpenStream(response, key),
-            meter,
+            OpenStream(response, key, meter),
             deadline=asyncio.get_running_loop().time() + seconds,
             heartbeat_seconds=heartbeat_seconds,
             on_end=ends.append,

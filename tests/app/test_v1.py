@@ -8,8 +8,6 @@ import orjson
 import pytest
 
 from app.errors import ApiError
-from app.gate import Gate
-from app.metrics import Metrics
 from app.models import Models, default_document
 from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import MAX_BODY_BYTES
@@ -148,20 +146,6 @@ def test_request_ids_are_like_openais_and_never_the_same() -> None:
     ids = {new_request_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(made.startswith("req_") for made in ids)
-
-
-def test_more_requests_than_fit_are_shed_and_told_when_to_come_back() -> None:
-    metrics = Metrics("dev", "web", write=lambda _: None)
-    gate = Gate(2, metrics)
-    with gate.enter(), gate.enter():
-        with pytest.raises(ApiError) as caught, gate.enter():
-            pass
-        assert (caught.value.status, caught.value.code) == (503, "overloaded")
-        assert caught.value.headers["retry-after"] == "1"
-        assert metrics.in_flight == 2
-    with gate.enter():
-        assert metrics.in_flight == 1
-    assert metrics.in_flight == 0
 
 
 class Keys:

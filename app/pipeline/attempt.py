@@ -1,0 +1,105 @@
+"""One call to OpenAI: its whole answer, or its stream once the answer has begun."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from app import sse
+from app.errors import ApiError
+from app.pipeline.answer import Answer, invalid_response, passed_headers, read_answer, request_id, without_key
+from app.pipeline.meter import StreamMeter, stream_meter
+
+if TYPE_CHECKING:
+    from app.pipeline.choose import Plan
+    from app.upstream import Upstream
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """A stream whose headers have arrived, perhaps with its first events. Whoever holds it closes `response`."""
+
+    response: aiohttp.ClientResponse
+    key: str
+    meter: StreamMeter
+    splitter: sse.Splitter = field(default_factory=sse.Splitter)
+    held: list[bytes] = field(default_factory=list)
+    """Whole events that arrived before the first token, with it: metered, and not yet passed on."""
+    first_token_at: float | None = None
+    """Loop time of the first token."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """OpenAI's headers for the caller."""
+        return passed_headers(self.response.headers)
+
+    @property
+    def request_id(self) -> str | None:
+        """OpenAI's id of the request."""
+        return request_id(self.response.headers)
+
+    def see(self, raw: bytes) -> bytes:
+        """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
+        meter = self.meter
+        if not meter.see(sse.read(raw)):
+            return b""
+        if self.first_token_at is None and meter.output_bytes:
+            self.first_token_at = asyncio.get_running_loop().time()
+        return raw if meter.error_code is None else without_key(raw, self.key)
+
+    async def begin(self) -> None:
+        """Read up to the first token, or to the end of a stream that has none; raises ApiError 502 on nonsense."""
+        try:
+            while self.first_token_at is None and not self.meter.ended:
+                piece = await self.response.content.readany()
+                if not piece:
+                    return
+                self.held += filter(None, map(self.see, self.splitter.feed(piece)))
+        except aiohttp.ClientError:
+            return  # whoever reads on meets the same cut and tells the caller
+        except (ValueError, TypeError, AttributeError):
+            self.response.close()
+            raise ApiError("upstream_invalid_response", "OpenAI's stream makes no sense; try again.") from None
+        except BaseException:
+            self.response.close()
+            raise
+
+
+async def attempt(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:
+    """OpenAI's answer, success or error, to one call.
+
+    Raises aiohttp.ClientConnectionError when OpenAI could not be reached, and ApiError: 502 for an answer that is none,
+    504 `upstream_timeout` when the first token of a stream did not come in the model's time.
+    """
+    seconds = plan.model.first_token_timeout_seconds
+    if seconds is None or not plan.streams_upstream:
+        return await _post(upstream, key, plan)
+    try:
+        async with asyncio.timeout(seconds):
+            opened = await _post(upstream, key, plan)
+            if isinstance(opened, OpenStream):
+                await opened.begin()
+            return opened
+    except aiohttp.ClientConnectionError:
+        raise  # a connect that takes too long is a TimeoutError as well
+    except TimeoutError:
+        message = f"OpenAI's {plan.model.name} gave no first token within {seconds} s; try again."
+        raise ApiError("upstream_timeout", message) from None
+
+
+async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:
+    try:
+        response = await upstream.post(plan.endpoint.path.removeprefix("/v1"), plan.payload, key)
+    except aiohttp.ClientConnectionError:
+        raise
+    except aiohttp.ClientError:
+        raise ApiError("upstream_invalid_response", "OpenAI's answer is not HTTP; try again.") from None
+    if plan.streams_upstream and response.status == 200:
+        if response.content_type != sse.MEDIA_TYPE:
+            response.close()
+            raise invalid_response(response)
+        return OpenStream(response, key, stream_meter(plan.endpoint, hides_usage=plan.hides_usage))
+    return await read_answer(response, plan.endpoint, key)
