@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from app.errors import ApiError, Domain
-from app.metrics import INTERNAL_ERRORS
+from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
 from app.pipeline.attempt import OpenStream
@@ -45,10 +45,10 @@ _WORKED = frozenset({"upstream_timeout", "upstream_incomplete"})
 class Pipeline:
     """Runs calls with every policy on, for HTTP and, in the same process, for the product and the worker."""
 
-    def __init__(self, services: Services, upstream: Upstream) -> None:
+    def __init__(self, services: Services, upstream: Upstream, resilience: Resilience | None = None) -> None:
         self._services = services
         self._upstream = upstream
-        self._resilience = Resilience(services.metrics)
+        self._resilience = resilience or Resilience(services.metrics)
         self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Reply:
@@ -123,6 +123,7 @@ class Pipeline:
                 self._services.openai_key,
                 plan,
                 deadline=deadline,
+                hold_seconds=settings.heartbeat_seconds,
                 stack=settings.stack,
                 resilience=self._resilience,
             )
@@ -149,6 +150,8 @@ class Pipeline:
             charge(record, plan, usage, estimated=meter.usage is None)
             if end.first_token_at is not None:
                 record.first_token_ms = round((end.first_token_at - offset - record.started) * 1000, 1)
+            elif end.error_code == "upstream_timeout":
+                self._services.metrics.count(FIRST_TOKEN_TIMEOUTS)
             if end.error_code is not None:
                 record.failed_inside(end.error_code)
             elif end.left_early:

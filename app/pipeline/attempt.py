@@ -30,6 +30,8 @@ class OpenStream:
     """Whole events that arrived before the first token, with it: metered, and not yet passed on."""
     first_token_at: float | None = None
     """Loop time of the first token."""
+    first_token_by: float | None = None
+    """Loop time until which it may come; None = any."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -61,15 +63,14 @@ class OpenStream:
         except aiohttp.ClientError:
             return  # whoever reads on meets the same cut and tells the caller
         except (ValueError, TypeError, AttributeError):
-            self.response.close()
             raise ApiError("upstream_invalid_response", "OpenAI's stream makes no sense; try again.") from None
-        except BaseException:
-            self.response.close()
-            raise
 
 
-async def attempt(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:
+async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: float) -> Answer | OpenStream:
     """OpenAI's answer, success or error, to one call.
+
+    A stream is handed over with its first token. After `hold_seconds` of silence it is handed over without, so that its
+    reader can be sent comments; whoever reads it then holds the model to `first_token_by`.
 
     Raises aiohttp.ClientConnectionError when OpenAI could not be reached, and ApiError: 502 for an answer that is none,
     504 `upstream_timeout` when the first token of a stream did not come in the model's time.
@@ -77,17 +78,30 @@ async def attempt(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStre
     seconds = plan.model.first_token_timeout_seconds
     if seconds is None or not plan.streams_upstream:
         return await _post(upstream, key, plan)
+    by = asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(by):
             opened = await _post(upstream, key, plan)
             if isinstance(opened, OpenStream):
-                await opened.begin()
+                opened.first_token_by = by
+                await _hold(opened, hold_seconds if plan.stream else seconds)
             return opened
     except aiohttp.ClientConnectionError:
         raise  # a connect that takes too long is a TimeoutError as well
     except TimeoutError:
         message = f"OpenAI's {plan.model.name} gave no first token within {seconds} s; try again."
         raise ApiError("upstream_timeout", message) from None
+
+
+async def _hold(opened: OpenStream, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await opened.begin()
+    except TimeoutError:
+        return  # nothing is lost: the stream goes on where it is
+    except BaseException:
+        opened.response.close()
+        raise
 
 
 async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:

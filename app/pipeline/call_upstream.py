@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,25 @@ RETRIED_EVENTS = frozenset({"server_error", "server_is_overloaded"})
 MAX_RETRY_AFTER_SECONDS = 10.0
 """A longer wish of OpenAI goes to the caller, who holds no slot here while waiting."""
 
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
 Result = Answer | OpenStream | ApiError
 
 
 async def ask_openai(
-    upstream: Upstream, openai_key: OpenAIKey, plan: Plan, *, deadline: float, stack: str, resilience: Resilience
+    upstream: Upstream,
+    openai_key: OpenAIKey,
+    plan: Plan,
+    *,
+    deadline: float,
+    hold_seconds: float,
+    stack: str,
+    resilience: Resilience,
 ) -> tuple[Plan, Answer | OpenStream]:
     """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
-    A stream is handed over once its first token is there, or its headers when the model has no time for that.
+    A stream is handed over once its first token is there, at the latest `hold_seconds` after its headers; at once when
+    the model's first token may take any time.
     `deadline` is a time of the running loop's clock, over all attempts. Raises ApiError: 503 `api_key_missing`,
     `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after
     the deadline.
@@ -51,7 +61,7 @@ async def ask_openai(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
     resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, resilience)
+    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience)
     try:
         async with asyncio.timeout_at(deadline):
             result = await line.ask(plan, ATTEMPTS)
@@ -72,6 +82,7 @@ class _Line:
     openai_key: OpenAIKey
     key: str
     deadline: float
+    hold_seconds: float
     resilience: Resilience
 
     async def ask(self, plan: Plan, attempts: int) -> Result:
@@ -85,11 +96,11 @@ class _Line:
                     # Rotated since it was read. Nothing was billed, so once more is safe.
                     result = await self._once(plan)
             attempts -= 1
-            wait = _wait(result) if attempts else None
+            wait = _wait(result, BACKOFF_SECONDS * self.resilience.chance()) if attempts else None
             if wait is None or not self._may_wait(plan, wait):
                 return result
             _close(result)
-            await asyncio.sleep(wait)
+            await self.resilience.sleep(wait)
 
     async def fall_back(self, plan: Plan, result: Result) -> tuple[Plan, Result]:
         """The answer of the first fallback model that has one; else the planned model's own result."""
@@ -135,8 +146,12 @@ class _Line:
 
     async def _attempt(self, plan: Plan) -> Result:
         try:
-            return await attempt(self.upstream, self.key, plan)
-        except aiohttp.ClientConnectionError:
+            return await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
+        except aiohttp.ClientConnectionError as error:
+            if getattr(error, "errno", None) in _NO_DESCRIPTORS:
+                # Ours and not OpenAI's fault, so no breaker hears of it.
+                message = "This replica has no descriptor left for a connection; retry after 1 s."
+                return ApiError("overloaded", message, headers={"retry-after": "1"})
             return ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
         except ApiError as error:
             if error.code == "upstream_timeout":
@@ -172,6 +187,8 @@ def _healthy(result: Result) -> bool | None:
     """What a result says about its model: a limit that is reached says nothing, a refused request that it works."""
     if isinstance(result, Answer):
         return None if result.status in (401, 403, 408, 429) else result.status < 500
+    if isinstance(result, ApiError) and result.code == "overloaded":
+        return None
     return _succeeded(result)
 
 
@@ -184,9 +201,8 @@ def _another_model_may_help(result: Result) -> bool:
     return result.first_token_at is None and result.meter.error_code in RETRIED_EVENTS
 
 
-def _wait(result: Result) -> float | None:
-    """Seconds to wait before the next attempt, or None when there must be none."""
-    pause = random.uniform(0, BACKOFF_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+def _wait(result: Result, pause: float) -> float | None:
+    """Seconds to wait before the next attempt, `pause` on top of what is asked for; None when there must be none."""
     if isinstance(result, ApiError):
         return pause if result.code == "upstream_unreachable" else None
     if isinstance(result, OpenStream):

@@ -123,11 +123,15 @@ class MeteredStream:
         now = self._clock()
         if self._meter.ended:
             return await self._after_end()
+        stream = self._stream
+        deadline = self._deadline
+        if stream.first_token_at is None and stream.first_token_by is not None:
+            deadline = min(deadline, stream.first_token_by)
         try:
-            async with asyncio.timeout_at(min(self._deadline, now + self._heartbeat_seconds)):
+            async with asyncio.timeout_at(min(deadline, now + self._heartbeat_seconds)):
                 return await self._response.content.readany()
         except TimeoutError:
-            if self._clock() >= self._deadline:
+            if self._clock() >= deadline:
                 raise
             return None
 

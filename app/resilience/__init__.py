@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
@@ -28,11 +29,14 @@ class Resilience:
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        """`clock` is monotonic, `chance` gives numbers from 0 to 1, `sleep` waits so many seconds."""
+        self.chance = chance
+        self.sleep = sleep
         self.budget = RetryBudget()
         self.metrics = metrics
         self._clock = clock
-        self._chance = chance
         self._breakers: dict[str, Breaker] = {}  # as many as the models documents ever name
         self._key_breaker = Breaker(
             lambda: metrics.count(KEY_BREAKER_OPEN), clock=clock, chance=chance, open_seconds=KEY_OPEN_SECONDS
@@ -44,7 +48,7 @@ class Resilience:
         found = self._breakers.get(model)
         if found is None:
             found = self._breakers[model] = Breaker(
-                lambda: self.metrics.count(BREAKER_OPEN), clock=self._clock, chance=self._chance
+                lambda: self.metrics.count(BREAKER_OPEN), clock=self._clock, chance=self.chance
             )
         return found
 
@@ -72,7 +76,7 @@ class Resilience:
 
     def unavailable(self, model: str) -> ApiError:
         """The refusal of a call to a model whose breaker is open; says when to come back, spread by chance."""
-        seconds = max(1, round(self.breaker(model).seconds_left + self._chance() + 0.5))
+        seconds = max(1, round(self.breaker(model).seconds_left + self.chance() + 0.5))
         return ApiError(
             "upstream_unavailable",
             f"OpenAI's {model} fails at the moment and is not asked; retry after {seconds} s.",

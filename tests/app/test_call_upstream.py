@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import aiohttp
 import orjson
 import pytest
 
@@ -82,6 +84,7 @@ async def ask_for(asked: Plan, upstream: Upstream, keys: Keys, *, seconds: float
         keys,  # type: ignore[arg-type]  # a fake key store
         asked,
         deadline=deadline,
+        hold_seconds=SECONDS,
         stack="dev",
         resilience=resilience,
     )
@@ -167,6 +170,17 @@ async def test_an_unreachable_openai_is_502() -> None:
         with pytest.raises(ApiError) as caught:
             await ask(upstream, Keys())
     assert (caught.value.status, caught.value.code) == (502, "upstream_unreachable")
+
+
+async def test_a_replica_without_descriptors_blames_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*_: object) -> None:
+        raise aiohttp.ClientOSError(errno.EMFILE, "Too many open files")
+
+    async with opened(saying(GOOD)) as (up, _):
+        monkeypatch.setattr(up, "post", none_left)
+        with pytest.raises(ApiError) as caught:
+            await ask(up, Keys())
+    assert (caught.value.status, caught.value.code) == (503, "overloaded")
 
 
 async def test_the_deadline_holds_over_a_silent_openai() -> None:

@@ -150,11 +150,18 @@ def test_a_passing_fault_of_openai_is_not_seen(client: OpenAI, upstream: Running
     assert [request["status"] for request in upstream.requests()].count(200) == 2
 
 
-def test_an_empty_purse_is_told_at_once(client: OpenAI, upstream: Running) -> None:
+def test_an_empty_purse_is_told_at_once_and_nobody_asks_again(
+    cloud: CloudParts, valkey_port: int, upstream: Running, key: str
+) -> None:
     upstream.fault("status", status=429, code="insufficient_quota", times=None)
-    with pytest.raises(openai.RateLimitError) as caught:
-        client.responses.create(model="fast", input="hi")
-    assert caught.value.code == "insufficient_quota"
+    with (
+        replica(environment(cloud, valkey_port, upstream, made_up_openai_key())) as process,
+        OpenAI(base_url=process.base_url, api_key=key) as retrying,
+    ):
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError) as caught:
+                retrying.responses.create(model="fast", input="hi")
+            assert (caught.value.status_code, caught.value.code) == (503, "upstream_quota_exhausted")
     assert len(upstream.requests()) == 1
 
 

@@ -31,13 +31,14 @@ def task(cloud: CloudParts, valkey_port: int, upstream: Running) -> dict[str, st
         "PRODKIT_QUEUE_URL": cloud.queue_url,
         "PRODKIT_CACHE_ENDPOINT": f"127.0.0.1:{valkey_port}",
         "PRODKIT_READINESS_GRACE_SECONDS": "2",
+        "PRODKIT_HEARTBEAT_SECONDS": "1",
         "AWS_ENDPOINT_URL": cloud.url,
     }
 
 
 def test_a_stream_outlives_the_order_to_stop(task: dict[str, str], cloud: CloudParts, upstream: Running) -> None:
     key = prodkit_key(cloud, "drain")
-    upstream.fault("slow_first_token", seconds=4)
+    upstream.fault("slow_first_token", seconds=5)
     with replica(task) as process, OpenAI(base_url=process.base_url, api_key=key, max_retries=0) as client:
         with client.responses.create(model="fast", input="hi", stream=True) as stream:
             assert next(stream).type == "response.created"

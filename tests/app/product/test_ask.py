@@ -126,7 +126,7 @@ async def test_a_stream_that_is_cut_ends_with_an_error_event_and_no_done(site: S
 
 async def test_a_model_that_gives_up_is_told_as_an_error(site: Site, simulator: Running) -> None:
     await site.learn("handbook.md", HANDBOOK)
-    simulator.fault("error_event", match={"path": "/v1/responses"}, after=3, message="The model gave up.")
+    simulator.fault("error_event", match={"path": "/v1/responses"}, after=3, times=None, message="The model gave up.")
     answer = await site.http.post("/ask", json={"question": "When does the Lisbon office open?"})
     name, data = events_of(answer.content)[-1]
     assert name == "error"

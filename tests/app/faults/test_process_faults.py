@@ -1,0 +1,199 @@
+"""A replica as a real process: stopped, killed, out of descriptors, without a reader of its log, and in a spike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import secrets
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from local.metadata import Metadata
+from local.openai.server import Running
+from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
+from tests.app.raw_upstream import OK_STREAM, Connection, raw_upstream
+from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key, replica
+
+pytestmark = pytest.mark.process
+
+SECONDS = 20.0
+MIB = 1 << 20
+
+
+@pytest.fixture
+def task(cloud: CloudParts, valkey_port: int, simulator: Running) -> dict[str, str]:
+    simulator.reset()
+    return BASE_ENVIRONMENT | {
+        "PRODKIT_OPENAI_BASE_URL": simulator.base_url,
+        "PRODKIT_OPENAI_SECRET_ARN": openai_secret(cloud, made_up_openai_key()),
+        "PRODKIT_QUEUE_URL": cloud.queue_url,
+        "PRODKIT_CACHE_ENDPOINT": f"127.0.0.1:{valkey_port}",
+        "PRODKIT_READINESS_GRACE_SECONDS": "1",
+        "PRODKIT_HEARTBEAT_SECONDS": "1",
+        "AWS_ENDPOINT_URL": cloud.url,
+    }
+
+
+@pytest.fixture
+def key(cloud: CloudParts) -> str:
+    tenant = f"faults-{secrets.token_hex(4)}"
+    return prodkit_key(cloud, tenant, requests_per_minute=100_000, tokens_per_minute=100_000_000)
+
+
+@pytest.fixture
+async def http(key: str) -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+        yield session
+
+
+async def ask(
+    http: aiohttp.ClientSession, to: Replica, question: str, *, stream: bool = False, **headers: str
+) -> tuple[int, bytes]:
+    """Status and body of one answer."""
+    body = {"model": "fast", "input": question, "stream": stream}
+    async with http.post(f"{to.base_url}/responses", json=body, headers=headers) as answer:
+        return answer.status, await answer.read()
+
+
+async def test_an_order_to_stop_under_streaming_load_cuts_nothing(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    simulator.fault("slow_first_token", seconds=3, times=None)
+    with replica(task) as process:
+        streams = [asyncio.create_task(ask(http, process, f"Number {each}", stream=True)) for each in range(20)]
+        await asyncio.to_thread(wait_until, lambda: len(simulator.requests(0)) == 20)
+        process.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(wait_until, lambda: process.status("/health/ready") == 503)
+        assert (await ask(http, process, "Still taken while the balancer notices"))[0] == 200
+        answers = await asyncio.gather(*streams)
+        assert await asyncio.to_thread(process.process.wait, SECONDS) == 0
+    assert [status for status, _ in answers] == [200] * 20
+    assert all(b"response.completed" in body for _, body in answers)
+
+
+async def test_when_one_replica_is_killed_the_other_serves_its_keys(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    with replica(task) as first, replica(task) as second:
+        simulator.fault("stall", after=9)
+        lost = asyncio.create_task(ask(http, first, "Cut off", stream=True))
+        await asyncio.to_thread(wait_until, lambda: bool(simulator.requests(0)))
+        first.process.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await lost
+        assert (await ask(http, second, "Served"))[0] == 200
+        assert simulator.requests()[0]["outcome"] == "disconnected", "OpenAI is told by the closed connection"
+
+
+@contextlib.contextmanager
+def open_files(limit: int) -> Iterator[None]:
+    """Processes started inside the block may open so many files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_few_descriptors_mean_503_and_never_a_dead_replica(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    simulator.fault("delay", seconds=2, times=None)
+    started = contextlib.ExitStack()
+    with open_files(224):
+        process = started.enter_context(replica(task))
+    with started:
+        answers = await asyncio.gather(*(ask(http, process, f"Number {each}") for each in range(90)))
+        seen = Counter(status for status, _ in answers)
+        assert set(seen) == {200, 503}
+        assert seen[200] >= 32
+        assert await asyncio.to_thread(process.status, "/health/live") == 200
+        assert (await ask(http, process, "After"))[0] == 200
+
+
+async def test_a_log_that_nobody_reads_any_more_stops_no_request(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    with replica(task) as process:
+        assert process.process.stdout is not None
+        # The other end of the pipe is gone, as when a log driver dies; a full one is dropped by the driver's own mode.
+        reader = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(reader, process.process.stdout.fileno())
+        os.close(reader)
+        statuses = [(await ask(http, process, f"Number {each}"))[0] for each in range(5)]
+        assert statuses == [200] * 5
+        assert await asyncio.to_thread(process.status, "/health/live") == 200
+
+
+async def test_a_spike_sheds_background_first_serves_what_it_admits_and_is_over_at_once(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    simulator.fault("delay", seconds=2, times=None)
+    async with Metadata() as metadata:
+        small = metadata.add("web-1", "prodkit-web", 64, 1024)  # 32 places
+        started = contextlib.ExitStack()
+        running = replica(task | {"ECS_CONTAINER_METADATA_URI_V4": small})
+        process = await asyncio.to_thread(started.enter_context, running)
+    with started:
+        priorities = ["background", "interactive"] * 160
+        answers = await asyncio.gather(
+            *(
+                ask(http, process, f"Number {number}", **{"x-prodkit-priority": priority})
+                for number, priority in enumerate(priorities)
+            )
+        )
+        statuses = zip(priorities, (status for status, _ in answers), strict=True)
+        served = Counter(priority for priority, status in statuses if status == 200)
+        assert {json.loads(body)["error"]["code"] for status, body in answers if status != 200} == {"overloaded"}
+        assert served["background"] <= 16 <= served["interactive"]
+        assert len(simulator.requests()) == served.total()
+        simulator.admin("DELETE", "/faults")
+        after = await asyncio.gather(*(ask(http, process, f"After {each}") for each in range(10)))
+        assert [status for status, _ in after] == [200] * 10
+
+
+def resident_bytes(pid: int) -> int:
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+async def test_a_reader_who_stalls_holds_back_openai_and_no_memory(
+    task: dict[str, str], http: aiohttp.ClientSession
+) -> None:
+    said = 0
+    stuck = asyncio.Event()
+    event = b'data: {"type":"response.output_text.delta","sequence_number":1,"delta":"%s"}\n\n' % (b"x" * 8_000)
+
+    async def endless(connection: Connection) -> None:
+        nonlocal said
+        await connection.say(OK_STREAM)
+        with contextlib.suppress(TimeoutError):
+            while said < 512 * MIB:
+                await asyncio.wait_for(connection.say(event * 16), 2)
+                said += len(event) * 16
+            return
+        stuck.set()
+        await connection.gone.wait()
+
+    async with raw_upstream(endless) as server:
+        with replica(task | {"PRODKIT_OPENAI_BASE_URL": server.base_url}) as process:
+            before = resident_bytes(process.process.pid)
+            body = {"model": "fast", "input": "hi", "stream": True}
+            async with http.post(f"{process.base_url}/responses", json=body) as answer:
+                assert answer.status == 200
+                await asyncio.wait_for(stuck.wait(), SECONDS)  # nothing of it is read
+                assert said < 64 * MIB, "what the sockets of both sides hold, and no more"
+                assert resident_bytes(process.process.pid) - before < 16 * MIB
