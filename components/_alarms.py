@@ -148,6 +148,12 @@ def app_alarms(stack: str, latency_p99_ms: int, first_token_p99_ms: int) -> list
             *("p99", first_token_p99_ms),
             periods=3,
         ),
+        _own(
+            *(stack, _metrics.WEB, _metrics.KEY_BREAKER_OPEN, "quota"),
+            "OpenAI refuses every call: quota, credit or spend limit is used up; raise it there, then calls resume",
+            *("Sum", 0),
+            period_seconds=MINUTE,
+        ),
     ]
     # A meter that stopped makes every other alarm of the app, and the spend, look fine: its silence is the alarm.
     silent = [

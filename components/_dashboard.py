@@ -127,6 +127,21 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
                 worker(_metrics.DOCUMENTS_FAILED, "Sum", "documents failed"),
             ],
         ),
+        (
+            "OpenAI in trouble",
+            [
+                web(_metrics.RETRIES, "Sum", "asked again"),
+                web(_metrics.FALLBACKS, "Sum", "answered by a fallback"),
+                web(_metrics.BREAKER_OPEN, "Sum", "breaker of a model opened"),
+                web(_metrics.KEY_BREAKER_OPEN, "Sum", "breaker of the key opened"),
+                web(_metrics.FIRST_TOKEN_TIMEOUTS, "Sum", "no first token in time"),
+                web(_metrics.INVALID_ANSWERS, "Sum", "answers that are none"),
+            ],
+        ),
+        (
+            "Bounds at work",
+            [web(_metrics.SHED_REQUESTS, "Sum", "shed"), web(_metrics.STOP_CUTS, "Sum", "cut at a stop sequence")],
+        ),
     ]
 
 
