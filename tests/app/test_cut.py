@@ -21,7 +21,7 @@ STOP = ("END", "\n\n")
 def events(pieces: list[str], end: str = "response.completed") -> list[bytes]:
     """A stream as OpenAI writes it: some reasoning, then a message in these pieces."""
     text = "".join(pieces)
-    begun = {"id": "resp_1", "object": "response", "status": "in_progress", "output": [], "usage": None}
+    begun: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "in_progress", "output": [], "usage": None}
     reasoning = {"id": "rs_1", "type": "reasoning", "summary": []}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
     part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
@@ -109,7 +109,7 @@ def test_text_that_only_looked_like_a_beginning_comes_before_the_end_of_its_part
 
 def test_a_function_call_is_never_cut() -> None:
     arguments = {"type": "response.function_call_arguments.delta", "sequence_number": 0, "delta": "END"}
-    raw = sse.write(orjson.dumps(arguments), arguments["type"])
+    raw = sse.write(orjson.dumps(arguments), "response.function_call_arguments.delta")
     assert cut([raw])[1] == raw
 
 

@@ -58,11 +58,11 @@ async def http(key: str) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def ask(
-    http: aiohttp.ClientSession, to: Replica, question: str, *, stream: bool = False, **headers: str
+    http: aiohttp.ClientSession, to: Replica, question: str, *, stream: bool = False, priority: str = "interactive"
 ) -> tuple[int, bytes]:
     """Status and body of one answer."""
     body = {"model": "fast", "input": question, "stream": stream}
-    async with http.post(f"{to.base_url}/responses", json=body, headers=headers) as answer:
+    async with http.post(f"{to.base_url}/responses", json=body, headers={"x-prodkit-priority": priority}) as answer:
         return answer.status, await answer.read()
 
 
@@ -149,10 +149,7 @@ async def test_a_spike_sheds_background_first_serves_what_it_admits_and_is_over_
     with started:
         priorities = ["background", "interactive"] * 160
         answers = await asyncio.gather(
-            *(
-                ask(http, process, f"Number {number}", **{"x-prodkit-priority": priority})
-                for number, priority in enumerate(priorities)
-            )
+            *(ask(http, process, f"Number {number}", priority=priority) for number, priority in enumerate(priorities))
         )
         statuses = zip(priorities, (status for status, _ in answers), strict=True)
         served = Counter(priority for priority, status in statuses if status == 200)

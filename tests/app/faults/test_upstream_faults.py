@@ -191,8 +191,8 @@ async def test_another_model_answers_when_the_first_token_does_not_come(gateway:
 async def test_a_silence_longer_than_a_heartbeat_is_handed_over_and_still_bounded(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.services, "settings", replace(gateway.services.settings, heartbeat_seconds=0.1))
-    gateway.change_model(first_token_timeout_seconds=0.5, fallback=(OTHER,))
+    monkeypatch.setattr(gateway.services, "settings", replace(gateway.services.settings, heartbeat_seconds=1))
+    gateway.change_model(first_token_timeout_seconds=2.5, fallback=(OTHER,))
     gateway.upstream.fault("slow_first_token", seconds=30)
     outcome = await gateway.ask(stream=True)
     assert outcome.status == 200
