@@ -87,6 +87,23 @@ def expression(id_: str, label: str, text: str) -> dict[str, Any]:
     return {"id": id_, "label": label, "expression": text, "return_data": True}
 
 
+def hosts(metric: str, load_balancer: pulumi.Input[str], target_groups: Sequence[pulumi.Input[str]]) -> Sequence[Any]:
+    """A count of the balancer's targets over every group that tasks may be in; a group without data counts as 0."""
+    names = [f"group{number}" for number, _ in enumerate(target_groups)]
+    counted = [
+        stat(
+            name,
+            "AWS/ApplicationELB",
+            metric,
+            {"LoadBalancer": load_balancer, "TargetGroup": group},
+            "Maximum",
+            MINUTE,
+        )
+        for name, group in zip(names, target_groups, strict=True)
+    ]
+    return (*counted, expression("hosts", "Tasks", " + ".join(f"FILL({name}, 0)" for name in names)))
+
+
 def _own(
     stack: str, service: str, metric: str, name: str, description: str, statistic: str, threshold: float, **more: Any
 ) -> Alarm:
@@ -171,26 +188,27 @@ def app_alarms(stack: str, latency_p99_ms: int, first_token_p99_ms: int) -> list
     return [*alarms, *silent]
 
 
-def balancer_alarms(load_balancer: pulumi.Input[str], target_group: pulumi.Input[str]) -> list[Alarm]:
-    """What the balancer sees: its own errors, and the tasks behind it."""
-    balancer: dict[str, pulumi.Input[str]] = {"LoadBalancer": load_balancer}
-    targets = {**balancer, "TargetGroup": target_group}
+def balancer_alarms(load_balancer: pulumi.Input[str], target_groups: Sequence[pulumi.Input[str]]) -> list[Alarm]:
+    """What the balancer sees: its own errors, and the tasks behind it, whichever of the groups they are in."""
     namespace = "AWS/ApplicationELB"
     return [
         Alarm(
             "balancer-5xx",
             "The load balancer itself answers 5xx: no task, a full one, or one that closed the connection",
-            *(OVER, 10, 5 * MINUTE, 1, "notBreaching", namespace, "HTTPCode_ELB_5XX_Count", "Sum", balancer),
+            *(OVER, 10, 5 * MINUTE, 1, "notBreaching", namespace, "HTTPCode_ELB_5XX_Count", "Sum"),
+            {"LoadBalancer": load_balancer},
         ),
         Alarm(
             "unhealthy",
             "A web task fails its readiness checks",
-            *(OVER, 0, MINUTE, 5, "notBreaching", namespace, "UnHealthyHostCount", "Maximum", targets),
+            *(OVER, 0, MINUTE, 5, "notBreaching"),
+            queries=hosts("UnHealthyHostCount", load_balancer, target_groups),
         ),
         Alarm(
             "nobody-home",
             "No web task is ready",
-            *(UNDER, 1, MINUTE, 3, "breaching", namespace, "HealthyHostCount", "Maximum", targets),
+            *(UNDER, 1, MINUTE, 3, "breaching"),
+            queries=hosts("HealthyHostCount", load_balancer, target_groups),
         ),
     ]
 

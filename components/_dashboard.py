@@ -1,5 +1,6 @@
 """The dashboard of a stack, as the JSON that CloudWatch reads; leaves may be outputs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -20,7 +21,7 @@ def body(
     cluster: Text,
     services: dict[str, Text],
     load_balancer: Text,
-    target_group: Text,
+    target_groups: Sequence[Text],
     queue: Text,
     dead_letters: Text,
     log_groups: list[Text],
@@ -28,7 +29,10 @@ def body(
     """Three columns: what callers feel, what it costs and what the tasks do; below them the latest failures."""
     app = _app_charts(stack)
     balancer: list[Any] = ["LoadBalancer", load_balancer]
-    targets = ["TargetGroup", target_group, *balancer]
+    ready: list[Any] = [
+        ["AWS/ApplicationELB", "HealthyHostCount", "TargetGroup", group, *balancer, {"stat": "Minimum", "label": label}]
+        for group, label in zip(target_groups, ("ready tasks", "ready tasks, other group"), strict=False)
+    ]
     busy = [
         ["AWS/ECS", metric, "ClusterName", cluster, "ServiceName", name, {"label": f"{kind} {what}", "stat": "Average"}]
         for kind, name in services.items()
@@ -46,7 +50,7 @@ def body(
                     *balancer,
                     {"stat": "Sum", "label": "5xx of tasks"},
                 ],
-                ["AWS/ApplicationELB", "HealthyHostCount", *targets, {"stat": "Minimum", "label": "ready tasks"}],
+                *ready,
             ],
         ),
         ("CPU and memory, %", busy),

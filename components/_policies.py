@@ -90,6 +90,17 @@ def use_key(key_arn: Text, via: Sequence[Text], *, write: bool = True) -> Docume
     return statement(actions, key_arn, sid="UseKey", conditions={"StringEquals": {"kms:ViaService": list(via)}})
 
 
+def pull_images(repository_arn: Text) -> pulumi.Output[str]:
+    """The text of the identity policy of whoever starts tasks from one ECR repository: pulling, and nothing else."""
+    return grant(
+        # GetAuthorizationToken has no resource-level permission (Service Authorization Reference, ECR).
+        statement(["ecr:GetAuthorizationToken"], "*"),
+        statement(
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository_arn
+        ),
+    )
+
+
 def log_delivery(bucket_arn: pulumi.Output[str], account_id: Text) -> list[Document]:
     """The statements of a log bucket's policy: load balancers and S3 of this account write access logs, nobody reads.
 

@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components._args import LOG_RETENTION_DAYS, between, check_known, checked, one_of
-from components._fargate import check_size
+from components import _rollout
+from components._args import LOG_RETENTION_DAYS, between, check_known, checked, choice, one_of
+from components._fargate import Architecture, check_size
+from components._rollout import LONGEST_BAKE_MINUTES, Rollout
 from components._timeouts import LONGEST_CONTAINER_STOP_SECONDS
 
 # field -> default, least, most, unit
@@ -16,6 +18,10 @@ _NUMBERS: dict[str, tuple[int | None, int, int, str]] = {
     "port": (8080, 1, 65_535, ""),
     "stop_timeout_seconds": (None, 2, LONGEST_CONTAINER_STOP_SECONDS, "seconds"),
     "deployment_seconds": (1800, 60, 14_400, "seconds"),
+    "rollout_percent": (10, 1, 50, "percent"),
+    "rollout_step_minutes": (5, 0, LONGEST_BAKE_MINUTES, "minutes"),
+    "bake_minutes": (5, 0, LONGEST_BAKE_MINUTES, "minutes"),
+    "rollback_latency_p99_ms": (60_000, 100, 3_600_000, "ms"),
 }
 _TARGETS = {
     "target_in_flight_per_task": between(1, 10_000, "requests"),
@@ -25,6 +31,8 @@ _PAIRS = (
     ("cluster_arn", "cluster_name"),
     ("target_group_arn", "load_balancer_security_group_id"),
     ("target_backlog_per_task", "queue_name"),
+    ("alternate_target_group_arn", "listener_rule_arn"),
+    ("load_balancer_suffix", "target_group_suffixes"),
 )
 
 
@@ -54,7 +62,11 @@ def check_service(component: str, args: Mapping[str, Any], args_type: type) -> d
     given["image"] = checked(component, "image", given["image"], image_problem)
     days = given.get("log_retention_days", 30)
     given["log_retention_days"] = checked(component, "log_retention_days", days, one_of(LOG_RETENTION_DAYS, "days"))
+    architecture = given.get("architecture", Architecture.ARM64)
+    given["architecture"] = choice(component, "architecture", architecture, Architecture)
+    given["wait_for_steady_state"] = given.get("wait_for_steady_state", True)
     _check_pairs(component, given)
+    _check_rollout(component, given)
     _check_connections(component, given)
     return given
 
@@ -68,6 +80,25 @@ def _check_pairs(component: str, args: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{component}: target_in_flight_per_task or target_backlog_per_task decides the number of tasks; "
             "set exactly one."
+        )
+
+
+def _check_rollout(component: str, args: dict[str, Any]) -> None:
+    """A rollout with traffic to shift and a way to shift it; its numbers become whole."""
+    rollout = choice(component, "rollout", args.get("rollout", Rollout.ROLLING), Rollout)
+    numbers = [int(args[field]) for field in ("rollout_percent", "rollout_step_minutes", "bake_minutes")]
+    args["rollout"] = rollout
+    args["rollout_percent"], args["rollout_step_minutes"], args["bake_minutes"] = numbers
+    args["deployment_seconds"] = int(args["deployment_seconds"])
+    found = _rollout.problem(rollout, *numbers)
+    if found:
+        raise ValueError(f"{component}: {found}")
+    if rollout is not Rollout.ROLLING and (
+        args.get("target_group_arn") is None or args.get("alternate_target_group_arn") is None
+    ):
+        raise ValueError(
+            f"{component}: rollout={rollout.value} shifts requests between two target groups; set target_group_arn, "
+            "alternate_target_group_arn and listener_rule_arn, or choose rolling."
         )
 
 

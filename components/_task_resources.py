@@ -28,6 +28,7 @@ class TaskResources:
         self.region = aws.get_region_output(opts=self._asked).region
         self.account = aws.get_caller_identity_output(opts=self._asked).account_id
         self.partition = aws.get_partition_output(opts=self._asked).partition
+        self.in_ecs = pulumi.Output.format("arn:{0}:ecs:{1}:{2}:*", self.partition, self.region, self.account)
         self.before_tasks = []
 
     def log_group(
@@ -99,8 +100,7 @@ class TaskResources:
         return task, self.role("execution", "the agent", {"log": write_log, **execution_policies})
 
     def _tasks_trust(self) -> Document:
-        tasks = pulumi.Output.format("arn:{0}:ecs:{1}:{2}:*", self.partition, self.region, self.account)
-        return service_trust("ecs-tasks.amazonaws.com", self.account, tasks)
+        return service_trust("ecs-tasks.amazonaws.com", self.account, self.in_ecs)
 
     def definition(
         self,
@@ -111,8 +111,13 @@ class TaskResources:
         memory_mib: int,
         architecture: Architecture,
         roles: tuple[aws.iam.Role, aws.iam.Role],
+        keep_revisions: bool = False,
     ) -> aws.ecs.TaskDefinition:
-        """The task definition with one container, as `_task.container` makes it; `roles` as from `roles`."""
+        """The task definition with one container, as `_task.container` makes it; `roles` as from `roles`.
+
+        `keep_revisions` for a service: a rollback starts tasks of the revision before, and ECS starts none of one that
+        was deregistered.
+        """
         task_role, execution_role = roles
         return aws.ecs.TaskDefinition(
             f"{self._name}-tasks",
@@ -127,6 +132,7 @@ class TaskResources:
             execution_role_arn=execution_role.arn,
             container_definitions=pulumi.Output.json_dumps([container]),
             volumes=[{"name": _task.TMP_VOLUME}],
+            skip_destroy=keep_revisions,
             tags=self._tags,
             opts=self._child,
         )

@@ -33,8 +33,8 @@ class AlarmsArgs(TypedDict):
     """ECS service that works on the queue."""
     load_balancer_suffix: pulumi.Input[str]
     """`LoadBalancer` dimension of the balancer."""
-    target_group_suffix: pulumi.Input[str]
-    """`TargetGroup` dimension of the web tasks."""
+    target_group_suffixes: Sequence[pulumi.Input[str]]
+    """`TargetGroup` dimensions of the web tasks: all groups they may be in. Their number is known before deployment."""
     queue_name: pulumi.Input[str]
     """Queue of the worker."""
     dead_letter_name: pulumi.Input[str]
@@ -81,7 +81,7 @@ class Alarms(pulumi.ComponentResource):
         cluster = args["cluster_name"]
         for alarm in (
             *_alarms.app_alarms(args["stack"], latency, first_token),
-            *_alarms.balancer_alarms(args["load_balancer_suffix"], args["target_group_suffix"]),
+            *_alarms.balancer_alarms(args["load_balancer_suffix"], args["target_group_suffixes"]),
             *_alarms.queue_alarms(args["queue_name"], args["dead_letter_name"], oldest),
             *_alarms.saturation_alarms(_metrics.WEB, cluster, args["web_service_name"]),
             *_alarms.saturation_alarms(_metrics.WORKER, cluster, args["worker_service_name"]),
@@ -109,7 +109,7 @@ class Alarms(pulumi.ComponentResource):
                         _metrics.WORKER: args["worker_service_name"],
                     },
                     load_balancer=args["load_balancer_suffix"],
-                    target_group=args["target_group_suffix"],
+                    target_groups=args["target_group_suffixes"],
                     queue=args["queue_name"],
                     dead_letters=args["dead_letter_name"],
                     log_groups=[args["web_log_group_name"], args["worker_log_group_name"]],

@@ -1,14 +1,17 @@
 """ContainerService: one image running as tasks on Fargate, with its roles, network rules, log and scaling."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import pulumi
 import pulumi_aws as aws
 
-from components import _metrics, _scaling, _task, _timeouts
-from components._args import Tags, check_known, choice
+from components import _rollback, _rollout, _scaling, _task, _timeouts
+from components._args import Tags, check_known
 from components._fargate import Architecture
+from components._policies import service_trust
+from components._rollout import Rollout
+from components._scaler import Scaler
 from components._service import check_service
 from components._task_resources import TaskResources
 
@@ -71,7 +74,25 @@ class ContainerServiceArgs(TypedDict):
     stop_timeout_seconds: pulumi.Input[int]
     """Seconds between SIGTERM and SIGKILL, 2-120; longer than the app's own drain."""
     deployment_seconds: NotRequired[int]
-    """Seconds after which a deployment has failed, 60-14400; default 1800. Known before deployment."""
+    """Seconds for starting the new tasks and draining the old ones in a deployment, 60-14400; default 1800. What a
+    rollout waits on purpose comes on top. Known before deployment."""
+    wait_for_steady_state: NotRequired[bool]
+    """End an update only when the service is steady; default true. It is steady after a rollback too: set it to false
+    where something else looks at the outcome. Known before deployment."""
+    rollout: NotRequired[Rollout]
+    """How a new version takes over; default `rolling`. `canary` and `linear` need the target group's
+    `alternate_target_group_arn` and `listener_rule_arn`. Known before deployment."""
+    rollout_percent: NotRequired[int]
+    """Share of requests that a canary starts with, 1-50, or that each linear step adds, 3-50; default 10. Known before
+    deployment."""
+    rollout_step_minutes: NotRequired[int]
+    """Minutes that the canary, or each linear step, is watched, 0-1440; default 5. Known before deployment."""
+    bake_minutes: NotRequired[int]
+    """Minutes that the old tasks are kept after all requests moved, 0-1440; default 5. Not for `rolling`, where ECS
+    computes it. Known before deployment."""
+    rollback_latency_p99_ms: NotRequired[int]
+    """A deployment is rolled back when one in a hundred requests takes longer, 100-3600000 ms; default 60000. Known
+    before deployment."""
     port: NotRequired[pulumi.Input[int]]
     """Port that the container listens on; default 8080."""
     health_check_command: NotRequired[Sequence[str]]
@@ -80,6 +101,16 @@ class ContainerServiceArgs(TypedDict):
     """Target group, with `load_balancer_security_group_id`. Whether it is set is known before deployment."""
     load_balancer_security_group_id: NotRequired[pulumi.Input[str]]
     """Security group of the balancer: the only one that may connect to the tasks."""
+    load_balancer_suffix: NotRequired[pulumi.Input[str]]
+    """`LoadBalancer` dimension of the balancer, with `target_group_suffixes`: a deployment whose tasks stay unready or
+    slow is rolled back. Whether it is set is known before deployment."""
+    target_group_suffixes: NotRequired[Sequence[pulumi.Input[str]]]
+    """`TargetGroup` dimensions of every group the tasks may be in. Their number is known before deployment."""
+    alternate_target_group_arn: NotRequired[pulumi.Input[str]]
+    """Second target group, with `listener_rule_arn`: a canary or linear rollout starts its tasks in the one that is
+    empty. Not read when `rolling`."""
+    listener_rule_arn: NotRequired[pulumi.Input[str]]
+    """Listener rule that a canary or linear rollout shifts requests with; ECS rewrites its actions."""
     connections: NotRequired[Sequence[ConnectionArgs]]
     """What the tasks connect to inside of the VPC besides HTTPS anywhere; default nothing. Known before deployment."""
     cluster_arn: NotRequired[pulumi.Input[str]]
@@ -111,19 +142,22 @@ class ContainerService(pulumi.ComponentResource):
     """The revision of the task definition that this deployment runs."""
     task_role_arn: pulumi.Output[str]
     """Role of the running app."""
+    deployment_seconds: pulumi.Output[int]
+    """Seconds after which a deployment has failed, whatever its rollout waits on purpose included."""
 
     def __init__(self, name: str, args: ContainerServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         args = cast(ContainerServiceArgs, check_service("ContainerService", args, ContainerServiceArgs))
         for connection in args.get("connections", ()):
             check_known("Connection", connection, ConnectionArgs)
-        architecture = args.get("architecture", Architecture.ARM64)
-        self._architecture = choice("ContainerService", "architecture", architecture, Architecture)
         super().__init__("prodkit:index:ContainerService", name, {}, opts)
         self._name = name
         self._args = args
         self._tags: Tags = args.get("tags", {})
         self._child = pulumi.ResourceOptions(parent=self)
         self._tasks = TaskResources(self, name, self._tags)
+        shift = (args["rollout"], args["rollout_percent"], args["rollout_step_minutes"], args["bake_minutes"])
+        self._deployment = _rollout.configuration(*shift)
+        self._patience = _rollout.deployment_seconds(args["deployment_seconds"], *shift)
 
         self.cluster_arn, self.cluster_name = self._cluster()
         group = self._security_group()
@@ -131,13 +165,14 @@ class ContainerService(pulumi.ComponentResource):
         roles = self._tasks.roles(log_group, args.get("policies", {}), args.get("execution_policies", {}))
         definition = self._task_definition(log_group, roles)
         service = self._service(definition, group)
-        self._scale(service)
+        Scaler(name, args, self.cluster_name, service.name, self._child)
 
         self.service_name = service.name
         self.security_group_id = group.id
         self.log_group_name = log_group.name
         self.task_definition_arn = definition.arn
         self.task_role_arn = roles[0].arn
+        self.deployment_seconds = pulumi.Output.from_input(self._patience)
         self.register_outputs(
             {
                 "cluster_arn": self.cluster_arn,
@@ -147,6 +182,7 @@ class ContainerService(pulumi.ComponentResource):
                 "log_group_name": self.log_group_name,
                 "task_definition_arn": self.task_definition_arn,
                 "task_role_arn": self.task_role_arn,
+                "deployment_seconds": self.deployment_seconds,
             }
         )
 
@@ -224,18 +260,16 @@ class ContainerService(pulumi.ComponentResource):
             container,
             cpu=args["cpu"],
             memory_mib=args["memory_mib"],
-            architecture=self._architecture,
+            architecture=args["architecture"],
             roles=roles,
+            keep_revisions=True,
         )
 
     def _service(self, definition: aws.ecs.TaskDefinition, group: aws.ec2.SecurityGroup) -> aws.ecs.Service:
         args = self._args
-        targets: list[aws.ecs.ServiceLoadBalancerArgsDict] | None = None
-        group_arn = args.get("target_group_arn")
-        if group_arn is not None:
-            port = args["port"]
-            targets = [{"target_group_arn": group_arn, "container_name": _task.CONTAINER_NAME, "container_port": port}]
-        patience = f"{args['deployment_seconds']}s"
+        targets = self._targets()
+        patience = f"{self._patience}s"
+        rolling = args["rollout"] is Rollout.ROLLING
         return aws.ecs.Service(
             f"{self._name}-service",
             cluster=self.cluster_arn,
@@ -254,13 +288,15 @@ class ContainerService(pulumi.ComponentResource):
             health_check_grace_period_seconds=_timeouts.HEALTH_CHECK_GRACE_SECONDS if targets else None,
             deployment_minimum_healthy_percent=100,
             deployment_maximum_percent=200,
-            deployment_circuit_breaker={"enable": True, "rollback": True},
+            deployment_configuration=self._deployment,
+            # ECS has the breaker for rolling deployments only; alarms guard every kind.
+            deployment_circuit_breaker={"enable": rolling, "rollback": rolling},
+            alarms={"enable": True, "rollback": True, "alarm_names": self._rollback_alarms()},
             availability_zone_rebalancing="ENABLED",
             enable_ecs_managed_tags=True,
             propagate_tags="SERVICE",
             enable_execute_command=False,
-            # Without waiting, a deployment that ECS rolls back later is reported as a success.
-            wait_for_steady_state=True,
+            wait_for_steady_state=args["wait_for_steady_state"],
             tags=self._tags,
             opts=pulumi.ResourceOptions.merge(
                 self._child,
@@ -273,60 +309,32 @@ class ContainerService(pulumi.ComponentResource):
             ),
         )
 
-    def _scale(self, service: aws.ecs.Service) -> None:
+    def _targets(self) -> list[aws.ecs.ServiceLoadBalancerArgsDict] | None:
         args = self._args
-        target = aws.appautoscaling.Target(
-            f"{self._name}-scale",
-            service_namespace="ecs",
-            scalable_dimension="ecs:service:DesiredCount",
-            resource_id=pulumi.Output.format("service/{0}/{1}", self.cluster_name, service.name),
-            min_capacity=args["min_tasks"],
-            max_capacity=args["max_tasks"],
-            tags=self._tags,
-            opts=self._child,
-        )
-        for what in _scaling.GUARDS:
-            self._policy(target, what, tracking=_scaling.guard(what))
-        in_flight = args.get("target_in_flight_per_task")
-        if in_flight is not None:
-            self._follow_requests(target, in_flight)
-        per_task, queue = args.get("target_backlog_per_task"), args.get("queue_name")
-        if per_task is not None and queue is not None:
-            tracking = _scaling.backlog(per_task, queue, self.cluster_name, service.name)
-            self._policy(target, "backlog", tracking=tracking)
+        group = args.get("target_group_arn")
+        if group is None:
+            return None
+        target: aws.ecs.ServiceLoadBalancerArgsDict = {
+            "target_group_arn": group,
+            "container_name": _task.CONTAINER_NAME,
+            "container_port": args["port"],
+        }
+        alternate, rule = args.get("alternate_target_group_arn"), args.get("listener_rule_arn")
+        if args["rollout"] is not Rollout.ROLLING and alternate is not None and rule is not None:
+            may = {"traffic": _rollout.shift_policy([group, alternate], rule)}
+            trust = service_trust("ecs.amazonaws.com", self._tasks.account, self._tasks.in_ecs)
+            target["advanced_configuration"] = {
+                "alternate_target_group_arn": alternate,
+                "production_listener_rule": rule,
+                "role_arn": self._tasks.role("shift", "ECS in deployments", may, trust).arn,
+            }
+        return [target]
 
-    def _policy(
-        self, target: aws.appautoscaling.Target, what: str, *, tracking: Any = None, steps: Any = None
-    ) -> aws.appautoscaling.Policy:
-        return aws.appautoscaling.Policy(
-            f"{self._name}-{what}",
-            policy_type="TargetTrackingScaling" if tracking is not None else "StepScaling",
-            service_namespace=target.service_namespace,
-            scalable_dimension=target.scalable_dimension,
-            resource_id=target.resource_id,
-            target_tracking_scaling_policy_configuration=tracking,
-            step_scaling_policy_configuration=steps,
-            opts=self._child,
-        )
-
-    def _follow_requests(self, target: aws.appautoscaling.Target, in_flight: int) -> None:
-        """Grows within half a minute when tasks are full, shrinks after ten quiet minutes."""
-        for rule in _scaling.load_rules(in_flight):
-            policy = self._policy(target, rule.policy, steps=rule.steps)
-            aws.cloudwatch.MetricAlarm(
-                f"{self._name}-{rule.alarm}",
-                alarm_description=rule.description,
-                namespace=_metrics.NAMESPACE,
-                metric_name=_metrics.IN_FLIGHT_REQUESTS,
-                dimensions=_metrics.dimensions(self._args["stack"], self._args["service"]),
-                statistic="Average",
-                comparison_operator=rule.comparison,
-                threshold=rule.threshold,
-                period=rule.period_seconds,
-                evaluation_periods=rule.periods,
-                # No data is no reason to change the number of tasks; the heartbeat alarm tells people.
-                treat_missing_data="notBreaching",
-                alarm_actions=[policy.arn],
-                tags=self._tags,
-                opts=self._child,
-            )
+    def _rollback_alarms(self) -> list[pulumi.Output[str]]:
+        """Names of the alarms that end a deployment; ECS is who acts on them."""
+        args, groups = self._args, self._args.get("target_group_suffixes", ())
+        who = (args["stack"], args["service"], args["rollback_latency_p99_ms"])
+        return [
+            aws.cloudwatch.MetricAlarm(f"{self._name}-{a.name}", **a.inputs(), tags=self._tags, opts=self._child).name
+            for a in _rollback.alarms(*who, args.get("load_balancer_suffix"), groups)
+        ]

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from components._args import between, check_known, checked, choice
 from components._bundle import context_files, context_hash
 from components._fargate import Architecture
-from components._policies import grant, service_trust, statement, use_key
+from components._policies import grant, pull_images, service_trust, statement, use_key
 
 BUILD_MINUTES = 20  # a cold build takes about 3; past this something hangs
 LOG_DAYS = 30
@@ -149,13 +149,7 @@ class Image(pulumi.ComponentResource):
         self.repository_url = repository.repository_url
         self.build_project_name = project.name
         self.image_tag = pulumi.Output.from_input(tag)
-        self.pull_policy = grant(
-            # GetAuthorizationToken has no resource-level permission (Service Authorization Reference, ECR).
-            statement(["ecr:GetAuthorizationToken"], "*"),
-            statement(
-                ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository.arn
-            ),
-        )
+        self.pull_policy = pull_images(repository.arn)
         self.register_outputs(
             {
                 "repository_name": self.repository_name,

@@ -1,20 +1,18 @@
 """LoadBalancer: the public door. TLS, a firewall that lets long prompts pass, and timeouts that let streams live."""
 
-import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import pulumi
 import pulumi_aws as aws
 
 from components import _timeouts, _waf
-from components._args import LOG_RETENTION_DAYS, Tags, between, check_known, checked, named, one_of
+from components._args import Tags, named
+from components._balancer import check_balancer
 
 # TLS 1.2 and 1.3 with forward secrecy, AEAD ciphers and hybrid post-quantum key exchange, AWS's recommendation:
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/describe-ssl-policies.html
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09"
-# Balancers and target groups have names of 32 characters at most; "-alb" and the random suffix take 12 of them.
-NAME_LIMIT = 20
 _HSTS = "max-age=31536000"
 _WEB_ACL_LOG_PREFIX = "aws-waf-logs-"  # WAF writes to no log group of another name
 
@@ -38,6 +36,9 @@ class LoadBalancerArgs(TypedDict):
     """Port of the tasks; default 8080."""
     health_check_path: NotRequired[pulumi.Input[str]]
     """Path that answers 200 while a task takes requests; default `/health/ready`."""
+    shift_traffic: NotRequired[bool]
+    """Make a second target group, and a listener rule that ECS shifts requests between the two with: what canary and
+    linear rollouts need. Default false. Known before deployment."""
     domain_name: NotRequired[pulumi.Input[str]]
     """Name that callers use, for example `api.example.com`: gets a certificate and an address record. Whether it is set
     is known before deployment."""
@@ -88,11 +89,17 @@ class LoadBalancer(pulumi.ComponentResource):
     """The balancer as CloudWatch's `LoadBalancer` dimension has it."""
     target_group_suffix: pulumi.Output[str]
     """The target group as CloudWatch's `TargetGroup` dimension has it."""
+    alternate_target_group_arn: pulumi.Output[str]
+    """Second target group, which is empty between deployments or holds all tasks; empty text unless `shift_traffic`."""
+    alternate_target_group_suffix: pulumi.Output[str]
+    """The second target group as CloudWatch's `TargetGroup` dimension has it; empty text unless `shift_traffic`."""
+    listener_rule_arn: pulumi.Output[str]
+    """Rule that says which group gets which share of requests; empty text unless `shift_traffic`."""
     name_servers: pulumi.Output[Sequence[str]]
     """Name servers to delegate the domain to; empty unless a zone was made."""
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        args = _checked(name, args)
+        args = cast(LoadBalancerArgs, check_balancer(name, args, LoadBalancerArgs))
         super().__init__("prodkit:index:LoadBalancer", name, {}, opts)
         self._name = name
         self._args = args
@@ -103,7 +110,7 @@ class LoadBalancer(pulumi.ComponentResource):
         tls = domain is not None or args.get("certificate_arn") is not None
         group = self._security_group([80, 443] if tls else [80])
         balancer = self._balancer(group)
-        targets = self._target_group()
+        targets = self._target_group("tg")
         zone_id, self.name_servers = self._zone()
         listener = self._listeners(balancer, targets, self._certificate(zone_id) if tls else None)
         if domain is not None and zone_id is not None:
@@ -116,6 +123,10 @@ class LoadBalancer(pulumi.ComponentResource):
         self.dns_name = balancer.dns_name
         # ECS refuses a target group that no listener forwards to, so whoever gets the ARN also waits for the listener.
         self.target_group_arn = pulumi.Output.all(targets.arn, listener.arn).apply(lambda arns: str(arns[0]))
+        nothing = pulumi.Output.from_input("")
+        self.alternate_target_group_arn = self.alternate_target_group_suffix = self.listener_rule_arn = nothing
+        if args.get("shift_traffic", False):
+            self._shift(listener, targets)
         self.security_group_id = group.id
         self.load_balancer_arn = balancer.arn
         self.load_balancer_suffix = balancer.arn_suffix
@@ -129,6 +140,9 @@ class LoadBalancer(pulumi.ComponentResource):
                 "load_balancer_arn": self.load_balancer_arn,
                 "load_balancer_suffix": self.load_balancer_suffix,
                 "target_group_suffix": self.target_group_suffix,
+                "alternate_target_group_arn": self.alternate_target_group_arn,
+                "alternate_target_group_suffix": self.alternate_target_group_suffix,
+                "listener_rule_arn": self.listener_rule_arn,
                 "name_servers": self.name_servers,
             }
         )
@@ -177,10 +191,10 @@ class LoadBalancer(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _target_group(self) -> aws.lb.TargetGroup:
+    def _target_group(self, suffix: str) -> aws.lb.TargetGroup:
         args = self._args
         return aws.lb.TargetGroup(
-            f"{self._name}-tg",
+            f"{self._name}-{suffix}",
             vpc_id=args["vpc_id"],
             target_type="ip",
             port=args["target_port"],
@@ -290,6 +304,31 @@ class LoadBalancer(pulumi.ComponentResource):
             opts=self._child,
         )
 
+    def _shift(self, listener: aws.lb.Listener, targets: aws.lb.TargetGroup) -> None:
+        """The second target group, and the rule by which ECS moves requests from one group to the other."""
+        alternate = self._target_group("tg2")
+        rule = aws.lb.ListenerRule(
+            f"{self._name}-shift",
+            listener_arn=listener.arn,
+            priority=1,
+            conditions=[{"path_pattern": {"values": ["/*"]}}],
+            actions=[
+                {
+                    "type": "forward",
+                    "forward": {
+                        "target_groups": [{"arn": targets.arn, "weight": 100}, {"arn": alternate.arn, "weight": 0}],
+                    },
+                }
+            ],
+            tags=self._tags,
+            # ECS writes the shares in every deployment; ours are those of the first day, all tasks being in one group.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["actions"]),
+        )
+        both = pulumi.Output.all(alternate.arn, rule.arn)
+        self.alternate_target_group_arn = both.apply(lambda arns: str(arns[0]))
+        self.alternate_target_group_suffix = alternate.arn_suffix
+        self.listener_rule_arn = rule.arn
+
     def _address(self, domain: pulumi.Input[str], zone_id: pulumi.Input[str], balancer: aws.lb.LoadBalancer) -> None:
         aws.route53.Record(
             f"{self._name}-address",
@@ -327,64 +366,4 @@ class LoadBalancer(pulumi.ComponentResource):
             log_destination_configs=[log.arn],
             redacted_fields=[{"single_header": {"name": header}} for header in ("authorization", "cookie")],
             opts=self._child,
-        )
-
-
-# field -> default, least, most, unit
-_NUMBERS: dict[str, tuple[int | None, int, int, str]] = {
-    "idle_timeout_seconds": (None, 1, 4000, "seconds"),
-    "client_keep_alive_seconds": (None, 60, 604_800, "seconds"),
-    "deregistration_delay_seconds": (None, 0, 3600, "seconds"),
-    "target_port": (8080, 1, 65_535, ""),
-    "waf_requests_per_address": (20_000, 10, 2_000_000_000, "requests"),
-}
-
-
-def _checked(name: str, args: LoadBalancerArgs) -> LoadBalancerArgs:
-    """The arguments with numbers checked and their defaults filled in."""
-    check_known("LoadBalancer", args, LoadBalancerArgs)
-    if len(name) > NAME_LIMIT:
-        raise ValueError(f"LoadBalancer: name={name!r} makes AWS names over 32 characters; use {NAME_LIMIT} at most.")
-    _check_callers(args)
-    _check_names(args)
-    given: dict[str, Any] = dict(args)
-    for field, (default, low, high, unit) in _NUMBERS.items():
-        given[field] = checked("LoadBalancer", field, given.get(field, default), between(low, high, unit))
-    days = args.get("waf_log_retention_days", 30)
-    given["waf_log_retention_days"] = checked(
-        "LoadBalancer", "waf_log_retention_days", days, one_of(LOG_RETENTION_DAYS, "days")
-    )
-    return cast(LoadBalancerArgs, given)
-
-
-def _check_callers(args: LoadBalancerArgs) -> None:
-    cidrs = args.get("ingress_cidrs", ["0.0.0.0/0"])
-    if not cidrs:
-        raise ValueError(
-            "LoadBalancer: ingress_cidrs=[] lets nobody in; name the ranges, or leave it out for everyone."
-        )
-    for cidr in cidrs:
-        try:
-            ipaddress.IPv4Network(cidr)
-        except ValueError as error:
-            raise ValueError(f"LoadBalancer: ingress_cidrs={cidr!r} is no IPv4 range ({error}).") from None
-
-
-def _check_names(args: LoadBalancerArgs) -> None:
-    """Domain, zone and certificate must add up to a listener that can work."""
-    domain, certificate = args.get("domain_name"), args.get("certificate_arn")
-    zone, create = args.get("hosted_zone_id"), args.get("create_hosted_zone", False)
-    if domain is None and (zone is not None or create):
-        raise ValueError("LoadBalancer: a hosted zone without domain_name serves nothing; set domain_name.")
-    if zone is not None and create:
-        raise ValueError("LoadBalancer: hosted_zone_id and create_hosted_zone exclude each other; keep one of them.")
-    if domain is not None and certificate is None and zone is None and not create:
-        raise ValueError(
-            f"LoadBalancer: domain_name={domain!r} needs hosted_zone_id or create_hosted_zone to prove the domain to "
-            "ACM, or certificate_arn of a certificate that exists."
-        )
-    if domain is None and certificate is None and not args.get("allow_plain_http", False):
-        raise ValueError(
-            "LoadBalancer: without domain_name or certificate_arn, prompts and keys would travel unencrypted; set one, "
-            "or accept it with allow_plain_http=True."
         )

@@ -19,7 +19,7 @@ BASE: dict[str, Any] = {
     "web_service_name": "web-1",
     "worker_service_name": "worker-1",
     "load_balancer_suffix": "app/web/1",
-    "target_group_suffix": "targetgroup/web/2",
+    "target_group_suffixes": ["targetgroup/web/2", "targetgroup/web/3"],
     "queue_name": "jobs",
     "dead_letter_name": "jobs-dead",
     "web_log_group_name": "web-log",
@@ -36,7 +36,7 @@ def recorded(record: Record, **more: Any) -> Recording:
 def every_alarm() -> list[_alarms.Alarm]:
     return [
         *_alarms.app_alarms("test", 60_000, 10_000),
-        *_alarms.balancer_alarms("app/web/1", "targetgroup/web/2"),
+        *_alarms.balancer_alarms("app/web/1", ["targetgroup/web/2", "targetgroup/web/3"]),
         *_alarms.queue_alarms("jobs", "jobs-dead", 900),
         *_alarms.saturation_alarms("web", "cluster", "web-1"),
         *_alarms.saturation_alarms("worker", "cluster", "worker-1"),
@@ -110,8 +110,15 @@ def test_one_dead_letter_is_enough(record: Record) -> None:
 def test_the_balancer_is_watched_from_outside(record: Record) -> None:
     made = recorded(record)
     nobody = made.one(ALARM, "alarms-nobody-home").inputs
-    assert nobody["dimensions"] == {"LoadBalancer": "app/web/1", "TargetGroup": "targetgroup/web/2"}
-    assert (nobody["metricName"], nobody["treatMissingData"]) == ("HealthyHostCount", "breaching")
+    first, second, ready = nobody["metricQueries"]
+    # After a canary or linear rollout the tasks are in the other group.
+    assert [query["metric"]["dimensions"] for query in (first, second)] == [
+        {"LoadBalancer": "app/web/1", "TargetGroup": "targetgroup/web/2"},
+        {"LoadBalancer": "app/web/1", "TargetGroup": "targetgroup/web/3"},
+    ]
+    assert ready["expression"] == "FILL(group0, 0) + FILL(group1, 0)"
+    assert {query["metric"]["metricName"] for query in (first, second)} == {"HealthyHostCount"}
+    assert (nobody["threshold"], nobody["treatMissingData"]) == (1, "breaching")
     own = made.one(ALARM, "alarms-balancer-5xx").inputs
     assert (own["metricName"], own["dimensions"]) == ("HTTPCode_ELB_5XX_Count", {"LoadBalancer": "app/web/1"})
 

@@ -253,7 +253,7 @@ def test_the_guards_never_take_a_task_away(record: Record) -> None:
 def test_the_worker_follows_its_queue(record: Record) -> None:
     made = recorded(record, **WORKER)
     assert sorted(p.name for p in made.all(POLICY)) == ["web-backlog", "web-cpu", "web-memory"]
-    assert made.all(ALARM) == []
+    assert [alarm.name for alarm in made.all(ALARM)] == ["web-rollback-errors"]
     backlog = made.one(POLICY, "web-backlog").inputs["targetTrackingScalingPolicyConfiguration"]
     assert (backlog["targetValue"], backlog["disableScaleIn"]) == (20, False)
     waiting, running, share = backlog["customizedMetricSpecification"]["metrics"]
@@ -281,6 +281,7 @@ def test_another_service_can_join(record: Record) -> None:
     assert sorted(outputs) == [
         "cluster_arn",
         "cluster_name",
+        "deployment_seconds",
         "log_group_name",
         "security_group_id",
         "service_name",
