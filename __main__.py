@@ -15,6 +15,7 @@ from components.model_config import ModelConfig
 from components.network import Network
 from components.queue import Queue
 from components.storage import Storage
+from dynamic.rollout import Rollout
 from stacks import planning
 from stacks import settings as stack_settings
 from stacks.arguments import (
@@ -25,6 +26,8 @@ from stacks.arguments import (
     model_document,
     model_schema,
     network_args,
+    outcome_args,
+    target_group_suffixes,
 )
 from stacks.environment import JOB_SECONDS, PORT, Service, task_environment
 from stacks.rotation import by_hand, key_rotation
@@ -88,6 +91,15 @@ web = ContainerService(
         "port": PORT,
         "target_group_arn": balancer.target_group_arn,
         "load_balancer_security_group_id": balancer.security_group_id,
+        "load_balancer_suffix": balancer.load_balancer_suffix,
+        "target_group_suffixes": target_group_suffixes(settings, balancer),
+        "wait_for_steady_state": False,
+        "rollout": settings.rollout,
+        "rollout_percent": settings.rollout_percent,
+        "rollout_step_minutes": settings.rollout_step_minutes,
+        "bake_minutes": settings.rollout_bake_minutes,
+        "alternate_target_group_arn": balancer.alternate_target_group_arn,
+        "listener_rule_arn": balancer.listener_rule_arn,
         "connections": connections,
         "log_retention_days": settings.log_retention_days,
         "logs_key_arn": encryption.logs_key_arn,
@@ -121,11 +133,16 @@ worker = ContainerService(
         "connections": connections,
         "cluster_arn": web.cluster_arn,
         "cluster_name": web.cluster_name,
+        "wait_for_steady_state": False,
         "log_retention_days": settings.log_retention_days,
         "logs_key_arn": encryption.logs_key_arn,
         "tags": tags,
     },
 )
+
+# Nothing waits for the services but these: a service that went back to its old version is steady too.
+Rollout("web-rollout", outcome_args(settings, Service.WEB, web))
+Rollout("worker-rollout", outcome_args(settings, Service.WORKER, worker))
 
 alarms = Alarms(
     "alarms",
@@ -137,7 +154,7 @@ alarms = Alarms(
         "web_service_name": web.service_name,
         "worker_service_name": worker.service_name,
         "load_balancer_suffix": balancer.load_balancer_suffix,
-        "target_group_suffix": balancer.target_group_suffix,
+        "target_group_suffixes": target_group_suffixes(settings, balancer),
         "queue_name": queue.name,
         "dead_letter_name": queue.dead_letter_name,
         "web_log_group_name": web.log_group_name,

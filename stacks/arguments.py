@@ -7,17 +7,23 @@ from typing import Final, TypedDict
 import pulumi
 import yaml
 
+from components._policies import pull_images
+from components._rollout import Rollout
+from components._task import CONTAINER_NAME
 from components._timeouts import Timeouts
 from components.alarms import Alarms
 from components.cache import CacheArgs, CacheMode
+from components.container_service import ContainerService
 from components.cost_alarms import CostAlarmsArgs
 from components.encryption import Encryption
 from components.image import Image
-from components.load_balancer import LoadBalancerArgs
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.network import Network, NetworkArgs
 from components.storage import Storage
 from dynamic.image_build import ImageBuild
-from stacks.environment import HEALTH_PATH, PORT
+from dynamic.rollout import RolloutArgs
+from stacks.environment import HEALTH_PATH, PORT, Service
+from stacks.images import in_ecr, is_own
 from stacks.planning import traffic_gb
 from stacks.settings import COST_TAG_KEY, Settings
 
@@ -71,6 +77,7 @@ def balancer_args(
         "idle_timeout_seconds": timeouts.alb_idle_seconds,
         "client_keep_alive_seconds": timeouts.client_keep_alive_seconds,
         "deregistration_delay_seconds": timeouts.deregistration_delay_seconds,
+        "shift_traffic": settings.rollout is not Rollout.ROLLING,
         "target_port": PORT,
         "health_check_path": HEALTH_PATH,
         "allow_plain_http": settings.allow_plain_http,
@@ -118,6 +125,26 @@ def model_schema() -> str:
     return (APP / "models.schema.json").read_text()
 
 
+def target_group_suffixes(settings: Settings, balancer: LoadBalancer) -> list[pulumi.Input[str]]:
+    """Every target group that web tasks may be in."""
+    if settings.rollout is Rollout.ROLLING:
+        return [balancer.target_group_suffix]
+    return [balancer.target_group_suffix, balancer.alternate_target_group_suffix]
+
+
+def outcome_args(settings: Settings, service: Service, deployed: ContainerService) -> RolloutArgs:
+    """What is waited for after a service was created or updated."""
+    return {
+        "cluster": deployed.cluster_name,
+        "service": deployed.service_name,
+        "task_definition_arn": deployed.task_definition_arn,
+        "log_group": deployed.log_group_name,
+        "log_prefix": f"{service.value}/{CONTAINER_NAME}",
+        "timeout_seconds": deployed.deployment_seconds,
+        "region": settings.region,
+    }
+
+
 class DeployedImage(TypedDict):
     """The image that tasks run, and the grants that starting one needs."""
 
@@ -126,9 +153,14 @@ class DeployedImage(TypedDict):
 
 
 def deployed_image(settings: Settings, storage: Storage, encryption: Encryption) -> DeployedImage:
-    """The image that was given by digest, or the app built on AWS when its source changed."""
-    if settings.image_uri:
-        return {"uri": settings.image_uri, "pull": {}}
+    """The image that was given by digest, or the app built on AWS when its source changed.
+
+    One that was promoted into the stack's own repository is given too: the repository stays, and nothing is built.
+    """
+    given = in_ecr(settings.image_uri)
+    own = given is not None and is_own(given, settings.stack, settings.region, settings.account_ids)
+    if settings.image_uri and not own:
+        return {"uri": settings.image_uri, "pull": {} if given is None else {"pull": pull_images(given.repository_arn)}}
     image = Image(
         "image",
         {
@@ -142,6 +174,8 @@ def deployed_image(settings: Settings, storage: Storage, encryption: Encryption)
             "tags": settings.tags,
         },
     )
+    if own:
+        return {"uri": settings.image_uri, "pull": {"pull": image.pull_policy}}
     build = ImageBuild(
         "image-build",
         {

@@ -9,6 +9,8 @@ from components._args import LOG_RETENTION_DAYS
 from components._capacity import quota_for
 from components._cidr import refuse_overlap
 from components._fargate import check_size
+from components._rollout import LONGEST_BAKE_MINUTES
+from components._rollout import problem as rollout_problem
 from components._timeouts import derive
 from components.cache import CacheMode
 from components.network import Nat
@@ -35,6 +37,9 @@ RANGES: Final = {
     "worker_max_tasks": (1, 1000, "tasks"),
     "worker_target_backlog": (1, 10_000, "messages"),
     "worker_spot_percent": (0, 100, "percent"),
+    "rollout_percent": (1, 50, "percent"),
+    "rollout_step_minutes": (0, LONGEST_BAKE_MINUTES, "minutes"),
+    "rollout_bake_minutes": (0, LONGEST_BAKE_MINUTES, "minutes"),
     "zone_count": (2, MOST_ZONES, "zones"),
     "rotation_days": (0, 90, "days"),
     "monthly_budget_usd": (1, 1_000_000, "USD"),
@@ -87,6 +92,7 @@ def problems(settings: "Settings") -> Iterator[str]:
         yield from _adopted_network(settings)
         yield from _domain(settings)
         yield from _rotation(settings)
+        yield from _rollout(settings)
     yield from _other_values(settings)
 
 
@@ -169,6 +175,14 @@ def _capacity(settings: "Settings") -> Iterator[str]:
             f"{float(load.task_tokens):.0f} tokens a minute; lower it to {useful}, or set what OpenAI "
             f"grants you if that is at least prodkit:requestsPerMinute={requests} and prodkit:tokensPerMinute={tokens}"
         )
+
+
+def _rollout(settings: "Settings") -> Iterator[str]:
+    shift = (settings.rollout_percent, settings.rollout_step_minutes, settings.rollout_bake_minutes)
+    found = rollout_problem(settings.rollout, *shift)
+    if found:
+        fields = ("rollout", "rollout_percent", "rollout_step_minutes", "rollout_bake_minutes")
+        yield f"{', '.join(_named(settings, field) for field in fields)}: {found}"
 
 
 def _network(settings: "Settings") -> Iterator[str]:

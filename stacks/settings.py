@@ -15,6 +15,7 @@ import pulumi
 from components import _capacity
 from components._args import did_you_mean
 from components._fargate import Architecture
+from components._rollout import Rollout
 from components.cache import CacheMode
 from components.network import InterfaceEndpoints, Nat
 from stacks import checks
@@ -89,6 +90,15 @@ class Settings:
     """Queued messages per worker task that autoscaling aims at."""
     worker_spot_percent: int
     """Share of worker tasks on Fargate Spot, 0-100."""
+
+    rollout: Rollout
+    """How a new version of the web service takes over."""
+    rollout_percent: int
+    """Share of requests that a canary starts with or each linear step adds."""
+    rollout_step_minutes: int
+    """Minutes that the canary or each linear step is watched."""
+    rollout_bake_minutes: int
+    """Minutes that old tasks are kept after all requests moved."""
 
     vpc_cidr: str
     """Private range of the VPC."""

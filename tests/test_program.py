@@ -23,6 +23,7 @@ from tests.known import known
 
 STACKS = Project.load().stack_names()
 TASK_DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
+DYNAMIC = "pulumi-python:dynamic:Resource"
 SECURITY_GROUP = "aws:ec2/securityGroup:SecurityGroup"
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
@@ -47,7 +48,9 @@ SHAPE = {
     "aws:elasticache/serverlessCache:ServerlessCache": {"dev": 1, "staging": 1, "prod": 1},
     "aws:budgets/budget:Budget": {"dev": 1, "staging": 1, "prod": 1},
     "aws:codebuild/project:Project": {"dev": 1, "staging": 1, "prod": 1},
-    "pulumi-python:dynamic:Resource": {"dev": 1, "staging": 1, "prod": 1},
+    DYNAMIC: {"dev": 3, "staging": 3, "prod": 3},
+    "aws:lb/targetGroup:TargetGroup": {"dev": 1, "staging": 2, "prod": 2},
+    "aws:lb/listenerRule:ListenerRule": {"dev": 0, "staging": 1, "prod": 1},
 }
 COMPONENTS = {
     "alarms": "Alarms",
@@ -115,7 +118,7 @@ def test_every_resource_sits_under_a_component(stack: str) -> None:
     expected = {**COMPONENTS, **MORE_COMPONENTS.get(stack, {})}
     assert components == {name: f"prodkit:index:{noun}" for name, noun in expected.items()}
     # A dynamic resource cannot live in a component that other languages use.
-    assert [item.name for item in tops if item.custom] == ["image-build"]
+    assert sorted(item.name for item in tops if item.custom) == ["image-build", "web-rollout", "worker-rollout"]
 
 
 def taggable(resource: Resource) -> bool:
@@ -298,8 +301,56 @@ def test_an_image_given_by_digest_is_adopted_and_nothing_is_built() -> None:
     recording = known("dev", imageUri=digest)
     (definition, _) = recording.of_type(TASK_DEFINITION)
     assert json.loads(definition.inputs["containerDefinitions"])[0]["image"] == digest
-    for token in ("aws:codebuild/project:Project", "aws:ecr/repository:Repository", "pulumi-python:dynamic:Resource"):
+    for token in ("aws:codebuild/project:Project", "aws:ecr/repository:Repository"):
         assert recording.of_type(token) == []
+    assert "image-build" not in [item.name for item in recording.of_type(DYNAMIC)]
+
+
+def test_an_image_of_another_repository_may_be_pulled_by_whoever_starts_tasks() -> None:
+    registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    recording = known("dev", imageUri=f"{registry}/shared@sha256:{'0' * 64}")
+    policy = recording.one("aws:iam/rolePolicy:RolePolicy", "web-execution-pull").inputs["policy"]
+    (_, pull) = json.loads(policy)["Statement"]
+    assert pull["Resource"] == "arn:aws:ecr:us-east-1:123456789012:repository/shared"
+
+
+def test_a_promoted_image_is_run_from_the_stack_s_own_repository_and_nothing_is_built() -> None:
+    promoted = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/prodkit-dev/image@sha256:{'0' * 64}"
+    recording = known("dev", imageUri=promoted)
+    assert recording.outputs["image"] == promoted
+    assert recording.one("aws:ecr/repository:Repository").inputs["name"] == "prodkit-dev/image"
+    assert "image-build" not in [item.name for item in recording.of_type(DYNAMIC)]
+    assert recording.one("aws:iam/rolePolicy:RolePolicy", "web-execution-pull")
+
+
+@pytest.mark.parametrize("service", ["web", "worker"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_deployment_succeeds_when_its_rollout_does_and_is_waited_for_once(stack: str, service: str) -> None:
+    recording = deployed(stack)
+    ecs = recording.one("aws:ecs/service:Service", f"{service}-service")
+    waited = recording.one(DYNAMIC, f"{service}-rollout").inputs
+    assert ecs.inputs["waitForSteadyState"] is False
+    assert waited["service"] == ecs.outputs["name"]
+    assert waited["task_definition_arn"] == ecs.inputs["taskDefinition"]
+    assert waited["log_prefix"] == f"{service}/{container(stack, service)['name']}"
+    assert waited["log_group"] == container(stack, service)["logConfiguration"]["options"]["awslogs-group"]
+    longest_drain = recording.one("aws:lb/targetGroup:TargetGroup", "balancer-tg").inputs["deregistrationDelay"]
+    assert waited["timeout_seconds"] > longest_drain
+
+
+def test_each_stack_deploys_as_its_settings_say() -> None:
+    strategies = {
+        stack: deployed(stack).one("aws:ecs/service:Service", "web-service").inputs["deploymentConfiguration"]
+        for stack in STACKS
+    }
+    assert {stack: one["strategy"] for stack, one in strategies.items()} == {
+        "dev": "ROLLING",
+        "staging": "LINEAR",
+        "prod": "CANARY",
+    }
+    for stack in STACKS:
+        worker = deployed(stack).one("aws:ecs/service:Service", "worker-service")
+        assert worker.inputs["deploymentConfiguration"] == {"strategy": "ROLLING"}
 
 
 def test_the_metrics_that_are_read_are_the_ones_that_are_written() -> None:

@@ -144,6 +144,20 @@ REFUSED = {
     ),
     "no tokens a request": ({"planTokensPerRequest": "0"}, "prodkit:planTokensPerRequest=0 is out of range"),
     "endpoints by name": ({"interfaceEndpoints": '["logs"]'}, "is not a choice; choose from all, auto, none"),
+    "unknown rollout": ({"rollout": "canari"}, "prodkit:rollout='canari' is not a choice; did you mean 'canary'?"),
+    "too small a step": (
+        {"rollout": "linear", "rolloutPercent": "2"},
+        "prodkit:rolloutBakeMinutes=5: rollout_percent=2 is not allowed with linear; choose 3 to 50 percent",
+    ),
+    "too large a canary": ({"rolloutPercent": "51"}, "prodkit:rolloutPercent=51 is out of range; choose 1 to 50"),
+    "a rollout of half a day": (
+        {"rollout": "linear", "rolloutPercent": "5", "rolloutStepMinutes": "30"},
+        "rollout=linear would take 575 minutes besides starting tasks; larger steps or shorter waits bring it under",
+    ),
+    "bake of days": (
+        {"rolloutBakeMinutes": "1441"},
+        "prodkit:rolloutBakeMinutes=1441 is out of range; choose 0 to 1440",
+    ),
     "no network": ({"vpcCidr": "ten"}, "prodkit:vpcCidr=ten is not an IPv4 network; write it like 10.0.0.0/16"),
     "host bits": (
         {"vpcCidr": "10.0.0.1/16"},
