@@ -7,7 +7,7 @@ PORT ?= 8080
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 
-.PHONY: help up plan test bench key rotate destroy lint types reference lock clean
+.PHONY: help up plan test bench key rotate promote destroy lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,9 @@ key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard inpu
 
 rotate: $(READY) ## replace STACK's OpenAI key now
 	@$(NEEDED)$(PY) -m stacks rotate $(STACK)
+
+promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging TO=prod)
+	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
 
 destroy: $(READY) ## delete STACK from AWS, after asking
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK)

@@ -1,4 +1,4 @@
-"""`python -m stacks`: deploys a stack, removes it, or gives it an OpenAI key. It checks before it starts."""
+"""`python -m stacks`: deploys, promotes and removes stacks, or gives one its OpenAI key. It checks before it starts."""
 
 import argparse
 import getpass
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stacks.images import Copier, CopyError, EcrImage, in_ecr, repository_of
+from stacks.keys import setting_key
 from stacks.run_job import JobError, run_job
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -43,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_argument("stack", metavar="STACK", help="a stack that has a file in stacks/, such as dev")
     for verb in (up_verb, destroy_verb):
         verb.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
+    promote_verb = verbs.add_parser("promote", help="give a stack the very image that another one runs; builds nothing")
+    promote_verb.add_argument("source", metavar="FROM", help="the stack that runs the image, such as staging")
+    promote_verb.add_argument("stack", metavar="TO", help="the stack that is to run it, such as prod")
+    promote_verb.add_argument("--from-profile", metavar="PROFILE", help="AWS profile that may read FROM's account")
+    promote_verb.add_argument("--dry-run", action="store_true", help="say what would be done")
     given = parser.parse_args(arguments)
     try:
         if given.verb == "up":
@@ -51,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return destroy(given.stack, yes=given.yes)
         if given.verb == "rotate":
             return rotate(given.stack)
+        if given.verb == "promote":
+            return promote(given.source, given.stack, profile=given.from_profile, dry_run=given.dry_run)
         return set_key(given.stack, admin=given.admin)
     except RefusedError as refusal:
         print(f"prodkit: {refusal}", file=sys.stderr)
@@ -127,6 +137,76 @@ def rotate(stack: str) -> int:
         return status
     print("The key was replaced. Running tasks use the new one within a minute; the old one is revoked by a daily run.")
     return 0
+
+
+def promote(source: str, target: str, profile: str | None = None, dry_run: bool = False) -> int:
+    """Copies the image that `source` runs into `target`'s repository and sets it in `target`'s stack file.
+
+    Args:
+        source: stack whose exported image is taken.
+        target: stack that gets it; it was deployed before, so that it has a repository.
+        profile: AWS profile for reading `source`'s account, when it is another one than `target`'s.
+        dry_run: change nothing.
+    """
+    pulumi = _ready(target)
+    if source == target:
+        raise RefusedError(f"stack {target!r} runs that image already; name two stacks")
+    processors = {stack: _setting(stack, "architecture") for stack in (source, target)}
+    if len(set(processors.values())) > 1:
+        raise RefusedError(f"an image runs on one processor only: {processors}; give both stacks the same architecture")
+    uri = _outputs(pulumi, source).get("image")
+    if not isinstance(uri, str):
+        raise RefusedError(f"stack {source!r} has no output image yet; deploy it first: make up STACK={source}")
+    found = in_ecr(uri)
+    # Any other registry serves every account that may read it, so there is nothing to copy.
+    wanted = uri if found is None else _promoted(found, source, target, profile, dry_run)
+    setting = ("config", "set", setting_key("image_uri"), wanted, "--stack", target)
+    if dry_run:
+        print(f"would run: pulumi {' '.join(setting)}")
+        return 0
+    status = _run(pulumi, *setting).returncode
+    if status == 0:
+        print(f"{target} is to run {wanted}\nDeploy it: make up STACK={target}")
+    return status
+
+
+def _promoted(image: EcrImage, source: str, target: str, profile: str | None, dry_run: bool) -> str:
+    """Address of the image in the target's repository, after it was copied there unless `dry_run`."""
+    region = _config(target)["aws:region"]
+    account = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
+    if image.account != account and profile is None:
+        raise RefusedError(
+            f"{source}'s image is in account {image.account} and you are signed in to {account}; name a profile that "
+            f"may read it: python -m stacks promote {source} {target} --from-profile PROFILE"
+        )
+    place = replace(image, account=account, region=region, repository=repository_of(target))
+    if place == image:
+        return place.uri
+    ecr = boto3.client("ecr", region_name=region)
+    try:
+        ecr.describe_repositories(repositoryNames=[place.repository])
+    except ecr.exceptions.RepositoryNotFoundException:
+        raise RefusedError(
+            f"account {account} has no repository {place.repository} to copy to; deploy the stack once, "
+            f"which makes it: make up STACK={target}"
+        ) from None
+    if dry_run:
+        print(f"would copy {image.uri} to {place.repository} in account {account}, {region}")
+        return place.uri
+    try:
+        reader = boto3.session.Session(profile_name=profile, region_name=image.region).client("ecr")
+        copier = Copier(reader, image.repository, ecr, place.repository)
+        moved = copier.copy(image.digest, tag=f"{source}-{image.digest[7:19]}")
+    except (BotoCoreError, ClientError, CopyError) as error:
+        raise RefusedError(f"the image was not promoted: {error}") from None
+    print(f"copied {image.digest} from {image.repository} to {place.repository} ({moved / 1e6:.1f} MB moved)")
+    return place.uri
+
+
+def _setting(stack: str, name: str) -> Any:
+    """A setting of a stack, or its default."""
+    default = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"][name]["default"]
+    return _config(stack).get(setting_key(name), default)
 
 
 def _ready(stack: str) -> str:
