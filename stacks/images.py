@@ -145,6 +145,10 @@ class Copier:
         try:
             self._target.put_image(repositoryName=self._to, **image)
         except ClientError as error:
-            # An image that is there already is what was asked for; under a tag that is taken by another one it is not.
-            if error.response["Error"]["Code"] != "ImageAlreadyExistsException":
+            if error.response["Error"]["Code"] not in ("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
                 raise
+            # What is there already is what was asked for, unless another image has the tag.
+            asked = {"imageTag": tag} if tag else {"imageDigest": digest}
+            there = self._target.batch_get_image(repositoryName=self._to, imageIds=[asked]).get("images", [])
+            if [one["imageId"]["imageDigest"] for one in there] != [digest]:
+                raise CopyError(f"{self._to} has another image with the tag {tag}, which cannot be moved") from None
