@@ -58,8 +58,18 @@ def _recorded_task(definition: Resource, behind_balancer: bool) -> Task:
     )
 
 
+def _target_group(recording: Recording) -> Resource:
+    """The target group that the web service names; the other one of a canary or linear rollout is made the same."""
+    targets = [target for service in recording.of_type(SERVICE) for target in _value(service, "loadBalancers", ())]
+    named = {target["targetGroupArn"] for target in targets}
+    groups = [group for group in recording.of_type(TARGET_GROUP) if group.outputs["arn"] in named]
+    if len(groups) != 1:
+        raise LookupError(f"expected one target group with tasks, found {[group.name for group in groups]}")
+    return groups[0]
+
+
 def _balancing(recording: Recording) -> Balancing:
-    balancer, group = recording.one(LOAD_BALANCER), recording.one(TARGET_GROUP)
+    balancer, group = recording.one(LOAD_BALANCER), _target_group(recording)
     check = _value(group, "healthCheck", {})
     return Balancing(  # the defaults are AWS's
         algorithm=_value(group, "loadBalancingAlgorithmType", "round_robin"),

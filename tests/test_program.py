@@ -23,6 +23,7 @@ from tests.known import known
 
 STACKS = Project.load().stack_names()
 TASK_DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
+TARGETS = "aws:lb/targetGroup:TargetGroup"
 DYNAMIC = "pulumi-python:dynamic:Resource"
 SECURITY_GROUP = "aws:ec2/securityGroup:SecurityGroup"
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
@@ -49,7 +50,7 @@ SHAPE = {
     "aws:budgets/budget:Budget": {"dev": 1, "staging": 1, "prod": 1},
     "aws:codebuild/project:Project": {"dev": 1, "staging": 1, "prod": 1},
     DYNAMIC: {"dev": 3, "staging": 3, "prod": 3},
-    "aws:lb/targetGroup:TargetGroup": {"dev": 1, "staging": 2, "prod": 2},
+    TARGETS: {"dev": 1, "staging": 2, "prod": 2},
     "aws:lb/listenerRule:ListenerRule": {"dev": 0, "staging": 1, "prod": 1},
 }
 COMPONENTS = {
@@ -288,7 +289,7 @@ def test_the_balancer_the_task_and_the_app_agree_on_how_long_to_wait(stack: str)
     recording, told = deployed(stack), environment(stack, "web")
     seconds = {key.removesuffix("_SECONDS"): int(value) for key, value in told.items() if key.endswith("_SECONDS")}
     balancer = recording.one("aws:lb/loadBalancer:LoadBalancer").inputs
-    delay = int(recording.one("aws:lb/targetGroup:TargetGroup").inputs["deregistrationDelay"])
+    (delay,) = {int(item.inputs["deregistrationDelay"]) for item in recording.of_type(TARGETS)}
     assert 2 * seconds["PRODKIT_HEARTBEAT"] <= balancer["idleTimeout"] < seconds["PRODKIT_KEEP_ALIVE"]
     assert seconds["PRODKIT_REQUEST_TIMEOUT"] < balancer["idleTimeout"]
     assert seconds["PRODKIT_MAX_STREAM"] <= delay
@@ -334,7 +335,7 @@ def test_a_deployment_succeeds_when_its_rollout_does_and_is_waited_for_once(stac
     assert waited["task_definition_arn"] == ecs.inputs["taskDefinition"]
     assert waited["log_prefix"] == f"{service}/{container(stack, service)['name']}"
     assert waited["log_group"] == container(stack, service)["logConfiguration"]["options"]["awslogs-group"]
-    longest_drain = recording.one("aws:lb/targetGroup:TargetGroup", "balancer-tg").inputs["deregistrationDelay"]
+    longest_drain = recording.one(TARGETS, "balancer-tg").inputs["deregistrationDelay"]
     assert waited["timeout_seconds"] > longest_drain
 
 
