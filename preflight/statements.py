@@ -105,6 +105,23 @@ def _sums(recording: Recording) -> Iterator[str]:
     yield from recording.outputs.get("sums", [])
 
 
+def _rollouts(recording: Recording) -> Iterator[str]:
+    for service in recording.of_type("aws:ecs/service:Service"):
+        how = service.inputs.get("deploymentConfiguration") or {}
+        role, canary, linear = (
+            _name_of(recording, service),
+            how.get("canaryConfiguration"),
+            how.get("linearConfiguration"),
+        )
+        bake = how.get("bakeTimeInMinutes")
+        if canary:
+            first = f"{canary['canaryPercent']:g} % of requests for {canary['canaryBakeTimeInMinutes']} minutes"
+            yield f"{role}: a new version gets {first}, then all of them; old tasks stay {bake} more"
+        elif linear:
+            step = f"{linear['stepPercent']:g} % of requests every {linear['stepBakeTimeInMinutes']} minutes"
+            yield f"{role}: a new version gets another {step}; old tasks stay {bake} more at the end"
+
+
 def _protection(recording: Recording) -> Iterator[str]:
     protected = sum(resource.protect for resource in recording.resources)
     if not protected:
@@ -153,6 +170,7 @@ _DESCRIPTIONS: Final[list[Callable[[Recording], Iterator[str]]]] = [
     _protection,
     _services,
     _sums,
+    _rollouts,
     _zone,
     _keys,
     _alerts,

@@ -149,3 +149,10 @@ def test_the_command_needs_no_account_and_no_pulumi() -> None:
     )
     assert done.stdout.startswith("stack prod in us-east-1: ")
     assert done.stderr == ""
+
+
+def test_the_plan_says_how_a_new_version_takes_over() -> None:
+    prod, staging = sentences("prod"), sentences("staging")
+    assert "web: a new version gets 10 % of requests for 10 minutes, then all of them; old tasks stay 15 more" in prod
+    assert "web: a new version gets another 25 % of requests every 5 minutes; old tasks stay 5 more" in staging
+    assert "a new version" not in sentences("dev")
