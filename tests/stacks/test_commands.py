@@ -381,4 +381,4 @@ def test_help_names_every_verb() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stacks", "--help"], cwd=commands.ROOT, capture_output=True, text=True, check=True
     )
-    assert all(verb in done.stdout for verb in ("up", "destroy", "key", "rotate"))
+    assert all(verb in done.stdout for verb in ("up", "destroy", "key", "rotate", "promote"))
