@@ -24,7 +24,7 @@ FREE = {
     *("defaultSecurityGroup", "flowLog", "internetGateway", "route", "routeTable", "routeTableAssociation"),
     *("securityGroup", "subnet", "vpc"),
     *("clusterCapacityProviders", "taskDefinition", "user", "userGroup", "alias", "record", "logGroup"),
-    *("listener", "targetGroup", "webAclAssociation", "webAclLoggingConfiguration"),
+    *("listener", "listenerRule", "targetGroup", "webAclAssociation", "webAclLoggingConfiguration"),
 }
 # Types that a line of the page counts.
 PRICED = {
