@@ -155,7 +155,7 @@ class Balancer:
         tried: set[Target] = set()
         while (target := self.targets.choose(tried)) is not None:
             tried.add(target)
-            with target.request():
+            with target.request(lambda: _cut(request)):
                 try:
                     upstream = await self._send(request, body, target)
                 except (aiohttp.ClientError, TimeoutError) as error:
@@ -202,14 +202,19 @@ class Balancer:
                     await response.write(chunk)
             await response.write_eof()
         except (aiohttp.ClientError, TimeoutError):
-            if request.transport is not None:
-                request.transport.abort()  # an orderly end would make a cut answer look whole
+            _cut(request)
         return response
 
     def _too_old(self, request: web.BaseRequest) -> bool:
         """Whether the client's connection has lived longer than the balancer keeps one."""
         assert self._server is not None
         return self._server.age_seconds(request.protocol) > self._keep_alive_seconds
+
+
+def _cut(request: web.BaseRequest) -> None:
+    """Break the client's connection: an orderly end would make a cut answer look whole."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _end_to_end(headers: Mapping[str, str]) -> "CIMultiDict[str]":

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import enum
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -38,21 +38,31 @@ class Target:
     """Set while no request is in progress."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the target passed its first check."""
+    _cuts: dict[object, Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.idle.set()
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one request as in progress."""
+    def request(self, cut: Callable[[], None]) -> Iterator[None]:
+        """Count one request as in progress; `cut` breaks its client's connection."""
+        mark = object()
+        self._cuts[mark] = cut
         self.outstanding += 1
         self.idle.clear()
         try:
             yield
         finally:
+            del self._cuts[mark]
             self.outstanding -= 1
             if not self.outstanding:
                 self.idle.set()
+
+    def cut(self) -> int:
+        """Break the connections of the requests in progress; their number."""
+        for cut in list(self._cuts.values()):
+            cut()
+        return self.outstanding
 
 
 class Targets:
@@ -83,14 +93,20 @@ class Targets:
             check.cancel()
 
     async def deregister(self, name: str) -> int:
-        """Send it nothing new, wait until it is idle or the deregistration delay ends; the requests still open then."""
-        target = self._targets[name]
+        """Send it nothing new, wait until it is idle or the deregistration delay ends; how many were cut then.
+
+        ALB breaks what is left between client and target at the end of the delay:
+        https://docs.aws.amazon.com/AmazonECS/latest/bestpracticesguide/load-balancer-connection-draining.html
+        """
+        target = self._targets.get(name)
+        if target is None:  # an interrupted stop got this far already
+            return 0
         target.state = State.DRAINING
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._delay_seconds):
                 await target.idle.wait()
         self.remove(name)
-        return target.outstanding
+        return target.cut()
 
     def choose(self, tried: Collection[Target] = ()) -> Target | None:
         """The target for the next request, or None.

@@ -113,7 +113,7 @@ async def test_a_target_that_leaves_finishes_what_it_has_and_gets_nothing_new() 
         assert list(balancer.targets) == []
 
 
-async def test_the_deregistration_delay_ends_the_wait() -> None:
+async def test_the_end_of_the_deregistration_delay_cuts_what_is_left_as_alb_does() -> None:
     async def forever(_: web.BaseRequest) -> web.Response:
         await asyncio.Event().wait()
         return web.Response()
@@ -124,10 +124,33 @@ async def test_the_deregistration_delay_ends_the_wait() -> None:
         balancing(target, settings=settings) as (balancer, url),
         aiohttp.ClientSession() as client,
     ):
-        asking = asyncio.create_task(client.get(url))
+        asking = asyncio.create_task(client.post(url))  # a GET would be sent again
         await until(lambda: bool(target.requests))
         assert await balancer.targets.deregister("t0") == 1
-        asking.cancel()
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await asking
+        await target.cancelled.wait()
+
+
+async def test_a_cut_answer_does_not_look_whole() -> None:
+    async def begun(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one ")
+        await asyncio.Event().wait()
+        return response
+
+    settings = replace(BALANCING, deregistration_delay_seconds=0.1)
+    async with (
+        running(begun) as target,
+        balancing(target, settings=settings) as (balancer, url),
+        aiohttp.ClientSession() as client,
+        client.get(url) as answer,
+    ):
+        assert await answer.content.readany() == b"one "
+        assert await balancer.targets.deregister("t0") == 1
+        with pytest.raises(aiohttp.ClientError):
+            await answer.read()
 
 
 @pytest.mark.parametrize(
