@@ -80,8 +80,23 @@ class Replica:
     task: Task
     port: int
     child: Child
+    slot: "asyncio.Task[None]"
+    """What puts another one into its place when it ends."""
     target: Target | None = None
     """Its place behind the balancer; None for a worker."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How a replica left that was told to."""
+
+    name: str
+    began: float
+    """When it got its last request, by `time.monotonic`."""
+    cut: int
+    """Requests that were still open at the end of the deregistration delay."""
+    status: int
+    """Exit status; the negative number of a signal."""
 
 
 class Supervisor:
@@ -105,7 +120,7 @@ class Supervisor:
         self._report = report
         self._numbers: dict[str, itertools.count[int]] = {}
         self._replicas: dict[str, Replica] = {}
-        self._slots: list[asyncio.Task[None]] = []
+        self._slots: dict[asyncio.Task[None], str] = {}
 
     @property
     def replicas(self) -> list[Replica]:
@@ -123,8 +138,26 @@ class Supervisor:
             firsts.append(first)
             slot = asyncio.create_task(self._keep(task, first))
             slot.add_done_callback(lambda ended, first=first: self._slot_ended(ended, first))  # type: ignore[misc]
-            self._slots.append(slot)
+            self._slots[slot] = task.name
         await asyncio.gather(*firsts)
+
+    async def roll(self, task: Task) -> list[Departure]:
+        """Replace every replica of a task as a rolling deployment of ECS does; how the old ones left.
+
+        The service is recorded with 100 to 200 percent: as many new ones as there are old ones start at once, and when
+        they are healthy each old one is deregistered, finishes its requests, gets SIGTERM and its stop timeout.
+
+        Raises ChildFailedError when a new one does not get healthy: the new ones leave and the old ones serve on, as
+        after a rollback.
+        """
+        old = {slot for slot, name in self._slots.items() if name == task.name}
+        started = await asyncio.gather(*(self.start(task, 1) for _ in old), return_exceptions=True)
+        failures = [failure for failure in started if failure is not None]
+        new = {slot for slot, name in self._slots.items() if name == task.name} - old
+        left = await asyncio.gather(*(self._retire(slot) for slot in (new if failures else old)))
+        for failure in failures:
+            raise failure
+        return [departure for departures in left for departure in departures]
 
     async def stop(self) -> None:
         """End the run: deregister, wait for open requests, SIGINT, stop timeout, SIGKILL.
@@ -132,13 +165,26 @@ class Supervisor:
         ECS sends SIGTERM, on which a replica serves on until a balancer has noticed; this run's balancer knows already.
         """
         await self.let_go()
-        await asyncio.gather(*(self._stop(replica) for replica in self.replicas))
+        await asyncio.gather(*(self._stop(replica, signal.SIGINT) for replica in self.replicas))
 
     async def let_go(self) -> None:
         """From now on replace nothing that ends."""
-        for slot in self._slots:
-            slot.cancel()
-        await asyncio.gather(*self._slots, return_exceptions=True)
+        await asyncio.gather(*(self._close(slot) for slot in list(self._slots)))
+
+    async def _close(self, slot: "asyncio.Task[None]") -> None:
+        """Leave a place empty from now on; a replica that is in it stays."""
+        slot.cancel()
+        await asyncio.gather(slot, return_exceptions=True)
+        self._slots.pop(slot, None)
+
+    async def _retire(self, slot: "asyncio.Task[None]") -> list[Departure]:
+        """Close a place and end its replica, if it has one, in ECS's order."""
+        await self._close(slot)
+        replicas = [replica for replica in self.replicas if replica.slot is slot]
+        for replica in replicas:
+            if replica.target is not None:
+                self._report(f"{replica.name} gets nothing new and finishes {replica.target.outstanding} requests")
+        return await asyncio.gather(*(self._stop(replica, signal.SIGTERM) for replica in replicas))
 
     async def _keep(self, task: Task, first: "asyncio.Future[None]") -> None:
         """Fill one place with one replica after the other."""
@@ -180,7 +226,9 @@ class Supervisor:
         metadata_url = self._metadata.add(name, task.family, task.cpu_units, task.memory_mib)
         environment = self._overrides.environment(task, port, metadata_url)
         child = await self._children.start(name, _local_command(task), environment)
-        replica = Replica(name, task, port, child)
+        slot = asyncio.current_task()
+        assert slot is not None
+        replica = Replica(name, task, port, child, slot)
         if task.behind_balancer:
             replica.target = self._targets.register(name, "127.0.0.1", port)
         self._replicas[name] = replica
@@ -211,17 +259,19 @@ class Supervisor:
         if status not in (0, -signal.SIGKILL, -signal.SIGTERM):
             self.crashed.append(replica.name)
 
-    async def _stop(self, replica: Replica) -> None:
+    async def _stop(self, replica: Replica, order: signal.Signals) -> Departure:
+        """Deregister, wait for open requests, `order`, stop timeout, SIGKILL."""
+        began, cut = time.monotonic(), 0
         if replica.target is not None:
             cut = await self._targets.deregister(replica.name)
             if cut:
-                self._report(f"{replica.name}: {cut} requests were still open at the end of the deregistration delay")
+                self._report(f"{replica.name}: {cut} requests were cut at the end of the deregistration delay")
         timeout = replica.task.stop_timeout_seconds
-        await self._children.stop(replica.child, timeout, signal.SIGINT)
-        status = replica.child.process.returncode
+        status = await self._children.stop(replica.child, timeout, order)
         if status:
             self._report(f"{replica.name} ended with {exit_text(status)} within its {timeout} s to stop")
         self._forget(replica)
+        return Departure(replica.name, began, cut, status)
 
 
 def _local_command(task: Task) -> list[str]:

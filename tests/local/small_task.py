@@ -42,8 +42,8 @@ def main() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PRODKIT_PORT"])), Handler)
     told = threading.Event()
 
-    def on_term(*_: object) -> None:
-        sys.stderr.write("told to stop\n")
+    def on_term(number: int, _: object) -> None:
+        sys.stderr.write(f"told to stop by {signal.Signals(number).name}\n")
         sys.stderr.flush()
         if behaviour != "deaf":
             told.set()

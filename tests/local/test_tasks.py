@@ -144,8 +144,49 @@ async def test_stopping_lets_an_open_request_finish_before_the_task_is_told() ->
         assert await asking == (200, b"ok" * 10)
         await stopping
         assert replica.child.process.returncode == 0
-        assert replica.child.tail() == "told to stop"
+        assert replica.child.tail() == "told to stop by SIGINT"
         assert running.supervisor.replicas == []
+
+
+async def test_a_deployment_replaces_every_replica_and_lets_open_requests_finish() -> None:
+    async with stage() as running:
+        await running.supervisor.start(WEB, 2)
+        await running.supervisor.start(WORKER, 1)
+        old = [replica for replica in running.supervisor.replicas if replica.task is WEB]
+        healthy = running.balancer.targets
+        asking = [asyncio.create_task(running.get("/slow")) for _ in range(4)]
+        await until(lambda: [target.outstanding for target in healthy] == [2, 2])
+        rolling = asyncio.create_task(running.supervisor.roll(WEB))
+        while not rolling.done():
+            assert sum(target.state is State.HEALTHY for target in healthy) >= 2
+            assert await running.get("/") == (200, b"ok")
+        assert await asyncio.gather(*asking) == [(200, b"ok" * 10)] * 4
+        left = await rolling
+        assert [(one.name, one.cut, one.status) for one in left] == [("web-1", 0, 0), ("web-2", 0, 0)]
+        assert [replica.child.tail() for replica in old] == ["told to stop by SIGTERM"] * 2
+        assert sorted(one.name for one in running.supervisor.replicas) == ["web-3", "web-4", "worker-1"]
+
+
+async def test_replicas_of_a_deployment_are_replaced_when_they_end_and_the_old_ones_are_not() -> None:
+    async with stage() as running:
+        await running.supervisor.start(WEB, 1)
+        await running.supervisor.roll(WEB)
+        (new,) = running.supervisor.replicas
+        os.kill(new.child.pid, signal.SIGKILL)
+        await until(lambda: "web-3 took its place and is healthy" in running.said)
+        assert [replica.name for replica in running.supervisor.replicas] == ["web-3"]
+
+
+async def test_a_deployment_whose_replicas_fail_leaves_the_old_ones_serving() -> None:
+    async with stage() as running:
+        await running.supervisor.start(WEB, 2)
+        with pytest.raises(ChildFailedError, match="TABLE is missing"):
+            await running.supervisor.roll(replace(WEB, environment={**RECORDED, "BEHAVIOUR": "broken"}))
+        assert [replica.name for replica in running.supervisor.replicas] == ["web-1", "web-2"]
+        assert await running.get("/") == (200, b"ok")
+        victim, _ = running.supervisor.replicas
+        os.kill(victim.child.pid, signal.SIGKILL)
+        await until(lambda: any("took its place" in line for line in running.said))
 
 
 async def test_a_task_that_ignores_the_order_to_stop_is_killed_after_its_stop_timeout() -> None:
