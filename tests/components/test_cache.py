@@ -186,6 +186,14 @@ def test_a_plain_name_stays_readable() -> None:
     assert short_id("prodkit", "a-long-name-of-a-developer-stack", "cache").startswith("prodkit-a-long-name-of-a-deve")
 
 
+def test_what_is_dangerous_is_taken_away_after_every_group_that_has_some_of_it(serverless: Recording) -> None:
+    terms = serverless.one(USER).inputs["accessString"].split()
+    assert terms[terms.index("~*") + 1] == "-@all"
+    given = [place for place, term in enumerate(terms) if term.startswith("+@")]
+    assert max(given) < terms.index("-@dangerous")
+    assert "+@all" not in terms
+
+
 @pytest.fixture
 def valkey(serverless: Recording, tmp_path: Path) -> Iterator[Any]:
     """A client of a real server, connected as the recorded user; its `execute_command` has no annotations."""
