@@ -7,14 +7,17 @@ PORT ?= 8080
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 
-.PHONY: help up plan test bench key rotate promote destroy lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench key rotate promote destroy lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 up: $(READY) ## run the whole thing here; with STACK=dev deploy that stack to AWS
 	@$(if $(GIVEN),$(PY) -m stacks up $(STACK),exec $(PY) -m local up --port $(PORT))
+
+demo-deploy: $(READY) ## replace every replica here under 50 live streams: none is cut, or it fails
+	@exec $(PY) -m local demo-deploy $(ARGS)
 
 plan: $(READY) ## what STACK (default dev) would create: no account, no pulumi command
 	@$(PY) -m preflight plan --stack $(if $(STACK),$(STACK),dev)
@@ -24,6 +27,9 @@ test: $(READY) ## every test that this machine can run
 
 bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--quick compares with the kept result
 	@$(PY) -m benchmarks run $(ARGS)
+
+mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each
+	@$(PY) -m tests.mutants $(ARGS)
 
 key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input); ADMIN=1: the key that rotates it
 	@$(NEEDED)$(PY) -m stacks key $(STACK)$(if $(ADMIN), --admin)

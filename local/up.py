@@ -5,8 +5,9 @@ import contextlib
 import json
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from local import cache, ports
@@ -23,7 +24,7 @@ WORKERS = 1
 
 @dataclass(frozen=True)
 class Options:
-    """What `local up` was asked for."""
+    """How to run the product here."""
 
     port: int
     stack: str
@@ -31,6 +32,10 @@ class Options:
     keep_logs: bool
     openai_key: str | None
     """None uses the simulator; a key talks to the real API. It goes into the emulated secret and nowhere else."""
+    speed: float = 1.0
+    """Multiplies the simulator's latencies."""
+    deregistration_delay_seconds: float | None = None
+    """None plays the recorded one."""
 
     def __repr__(self) -> str:
         return f"Options(port={self.port}, stack={self.stack!r}, upstream={self.upstream!r})"
@@ -56,6 +61,13 @@ class Running:
 
     supervisor: Supervisor
     ready: Ready
+    twin: Twin
+    children: Children
+    interrupts: Interrupts
+
+
+Use = Callable[[Running, Progress], Awaitable[int]]
+"""What a run is for; returns its exit status."""
 
 
 async def up(options: Options, progress: Progress) -> int:
@@ -63,11 +75,19 @@ async def up(options: Options, progress: Progress) -> int:
 
     Raises PortTakenError before anything starts.
     """
+    return await run(options, progress, _serve)
+
+
+async def run(options: Options, progress: Progress, use: Use) -> int:
+    """Start everything, use it, stop everything in order; the exit status.
+
+    Raises PortTakenError before anything starts.
+    """
     with contextlib.closing(ports.listen(options.port)) as listener, Interrupts() as interrupts:
         async with Children(options.keep_logs) as children:
             interrupts.at_once = children.kill_all
             try:
-                return await _run(options, progress, listener, interrupts, children)
+                return await _run(options, progress, listener, interrupts, children, use)
             except InterruptedRunError:
                 progress.line("stopped before it was up")
                 return 130
@@ -78,12 +98,12 @@ async def up(options: Options, progress: Progress) -> int:
 
 
 async def _run(
-    options: Options, progress: Progress, listener: socket.socket, interrupts: Interrupts, children: Children
+    options: Options, progress: Progress, listener: socket.socket, interrupts: Interrupts, children: Children, use: Use
 ) -> int:
     async with AsyncExitStack() as stack:
-        running = await interrupts.unless(interrupts.first, _start(options, progress, listener, children, stack))
-        progress.show(running.ready.text())
-        status = await _serve(interrupts, children, running.supervisor, progress)
+        starting = _start(options, progress, listener, children, interrupts, stack)
+        running = await interrupts.unless(interrupts.first, starting)
+        status = await use(running, progress)
         progress.line(
             "draining: open requests finish, then each task takes its recorded time to leave (Ctrl-C: at once)"
         )
@@ -100,12 +120,13 @@ async def _run(
         return status
 
 
-async def _serve(interrupts: Interrupts, children: Children, supervisor: Supervisor, progress: Progress) -> int:
+async def _serve(running: Running, progress: Progress) -> int:
     """Wait for the first signal, or for a server to end that nothing can do without; the exit status."""
-    replicas = {replica.child for replica in supervisor.replicas}
-    servers = [child for child in children.children if child not in replicas]
+    progress.show(running.ready.text())
+    replicas = {replica.child for replica in running.supervisor.replicas}
+    servers = [child for child in running.children.children if child not in replicas]
     ends = {asyncio.create_task(child.process.wait()): child for child in servers}
-    asked = asyncio.create_task(interrupts.first.wait())
+    asked = asyncio.create_task(running.interrupts.first.wait())
     done, waiting = await asyncio.wait({asked, *ends}, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
@@ -113,13 +134,18 @@ async def _serve(interrupts: Interrupts, children: Children, supervisor: Supervi
         return 0
     for task in done:
         child = ends[task]
-        children.keep_logs = True
+        running.children.keep_logs = True
         progress.line(f"{child.name} ended with {exit_text(child.process.returncode)}; see {child.log}")
     return 1
 
 
 async def _start(
-    options: Options, progress: Progress, listener: socket.socket, children: Children, stack: AsyncExitStack
+    options: Options,
+    progress: Progress,
+    listener: socket.socket,
+    children: Children,
+    interrupts: Interrupts,
+    stack: AsyncExitStack,
 ) -> Running:
     openai_key = options.openai_key or _made_up_key()
     preparing = await children.start(
@@ -130,6 +156,9 @@ async def _start(
     order = {"aws_url": servers.aws_url, "cache": servers.cache.endpoint, "openai_key": openai_key}
     prepared = await _prepared(children, preparing, order)
     twin = Twin.from_json(prepared["twin"])
+    if options.deregistration_delay_seconds is not None:
+        other = replace(twin.balancing, deregistration_delay_seconds=options.deregistration_delay_seconds)
+        twin = replace(twin, balancing=other)
     progress.line(f"stack made: {prepared['resources']} resources, {prepared['emulated']} of them in the emulated AWS")
 
     metadata = await stack.enter_async_context(Metadata())
@@ -153,19 +182,24 @@ async def _start(
             logs=children.directory,
             seconds=progress.seconds,
         ),
+        twin,
+        children,
+        interrupts,
     )
 
 
 async def _servers(options: Options, progress: Progress, children: Children) -> Servers:
     """Emulated AWS, cache and simulator, all at the same time."""
 
-    async def announced(name: str, module: str) -> dict[str, Any]:
-        child = await children.announced(name, python(module), base_environment())
+    async def announced(name: str, module: str, *arguments: str) -> dict[str, Any]:
+        child = await children.announced(name, python(module, *arguments), base_environment())
         progress.line(f"{name}: {child.announced['url']}")
         return child.announced
 
     async def simulator() -> dict[str, Any] | None:
-        return await announced("simulator", "local.openai") if options.openai_key is None else None
+        if options.openai_key is not None:
+            return None
+        return await announced("simulator", "local.openai", "--speed", str(options.speed))
 
     async def cached() -> cache.Cache:
         made = await cache.start(children)

@@ -93,7 +93,7 @@ def _say(ask: Ask, index: int) -> str:
         return best_sentence(question, sources)
     wanted = _WANTED_WORDS.search(question)
     if wanted:
-        return _words(min(int(wanted[1]), _MOST_WORDS))
+        return words(min(int(wanted[1]), _MOST_WORDS))
     return _paraphrase(question, index)
 
 
@@ -106,5 +106,6 @@ def _paraphrase(question: str, index: int) -> str:
     return f"{opening} this is about {', '.join(subject)}; what matters most is {subject[digest[1] % len(subject)]}."
 
 
-def _words(count: int) -> str:
+def words(count: int) -> str:
+    """What the model says when it is asked for `count` words."""
     return " ".join(itertools.islice(itertools.cycle(_FILLER.split(" ")), count))
