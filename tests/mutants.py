@@ -116,8 +116,12 @@ NETWORK = [
     ),
     *_of(
         "tests/components/test_container_service.py",
-        "components/container_service.py",
+        "components/_task_resources.py",
         ("tasks may connect to any port outside", "from_port=443,", "from_port=0,"),
+    ),
+    *_of(
+        "tests/components/test_container_service.py",
+        "components/container_service.py",
         (
             "a deploy stops a task before its successor is there",
             "deployment_minimum_healthy_percent=100",
@@ -154,7 +158,7 @@ SECRETS = [
         "components/api_key.py",
         (
             "the app reads every secret of the account",
-            'statement(["secretsmanager:GetSecretValue"], secret.arn, sid="ReadOpenAIKey")',
+            'statement(["secretsmanager:GetSecretValue"], key.arn, sid="ReadOpenAIKey")',
             'statement(["secretsmanager:GetSecretValue"], "*", sid="ReadOpenAIKey")',
         ),
     ),
@@ -219,16 +223,21 @@ def run(mutants: Sequence[Mutant], at_once: int) -> int:
 
         whole = trees.get()
         if status := tested(whole, sorted({mutant.tests for mutant in mutants})):
-            print(f"the tests fail without any change (status {status}): mend them first")
+            _say(f"the tests fail without any change (status {status}): mend them first")
             return 1
         trees.put(whole)
         caught = 0
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             for mutant, said in zip(mutants, pool.map(in_a_tree, mutants), strict=True):
                 caught += said == "caught"
-                print(f"{said:9} {mutant.file:36} {mutant.harm}", flush=True)
-    print(f"{caught} of {len(mutants)} caught in {time.monotonic() - began:.0f} s")
+                _say(f"{said:9} {mutant.file:36} {mutant.harm}")
+    _say(f"{caught} of {len(mutants)} caught in {time.monotonic() - began:.0f} s")
     return 0 if caught == len(mutants) else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
