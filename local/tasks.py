@@ -150,10 +150,10 @@ class Supervisor:
         Raises ChildFailedError when a new one does not get healthy: the new ones leave and the old ones serve on, as
         after a rollback.
         """
-        old = {slot for slot, name in self._slots.items() if name == task.name}
+        old = [slot for slot, name in self._slots.items() if name == task.name]
         started = await asyncio.gather(*(self.start(task, 1) for _ in old), return_exceptions=True)
         failures = [failure for failure in started if failure is not None]
-        new = {slot for slot, name in self._slots.items() if name == task.name} - old
+        new = [slot for slot, name in self._slots.items() if name == task.name and slot not in old]
         left = await asyncio.gather(*(self._retire(slot) for slot in (new if failures else old)))
         for failure in failures:
             raise failure
