@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from typing import Any
 
 import pytest
@@ -37,8 +38,7 @@ class CountingAws(Aws):
 def arn(cloud: CloudParts) -> str:
     """A secret that has no value yet."""
     client = cloud.client("secretsmanager")
-    name = f"key-{len(client.list_secrets(MaxResults=100)['SecretList'])}"
-    return str(client.create_secret(Name=name)["ARN"])
+    return str(client.create_secret(Name=f"key-{secrets.token_hex(8)}")["ARN"])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from preflight.project import Project
 from preflight.record import record
 from tests.engine.conftest import Engine
-from tests.test_program import COMPONENTS
+from tests.test_packaged import components
 
 # A provider older than these says that it leaves them out; tests/components/test_rollout.py holds them to ECS's model.
 YOUNG = ("'deploymentConfiguration' is not known to", "'loadBalancers.advancedConfiguration' is not known to")
@@ -30,7 +30,7 @@ def test_the_engine_plans_exactly_what_the_recorder_recorded(engine: Engine, sta
 
 def test_the_components_can_be_used_from_other_languages(engine: Engine) -> None:
     schema = json.loads(engine.run("package", "get-schema", "./components"))
-    assert sorted(schema["resources"]) == sorted({f"prodkit:index:{noun}" for noun in COMPONENTS.values()})
+    assert sorted(schema["resources"]) == sorted(f"prodkit:index:{noun}" for noun in components())
     for token, resource in schema["resources"].items():
         assert resource["isComponent"], token
         for name, text in {**resource["inputProperties"], **resource["properties"]}.items():
