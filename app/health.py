@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0  # how long an answer counts, so that health checks do not load the table
 PROBE_LIMIT_SECONDS = 2.0
+FIRST_PROBE_LIMIT_SECONDS = 10.0  # until there was an answer: the first question also loads and builds the AWS client
 GRACE_SECONDS = 30.0  # without an answer after a good one: a short fault must not take every replica out at once
 _PROBE_KEY = {"pk": {"S": "HEALTH"}, "sk": {"S": "HEALTH"}}
 
@@ -43,8 +44,9 @@ class TableProbe:
 
     async def _ask(self) -> None:
         problem = ""
+        limit = FIRST_PROBE_LIMIT_SECONDS if self._answered_at == float("-inf") else PROBE_LIMIT_SECONDS
         try:
-            async with asyncio.timeout(PROBE_LIMIT_SECONDS):
+            async with asyncio.timeout(limit):
                 await self._aws.call("dynamodb", "get_item", TableName=self._table, Key=_PROBE_KEY)
         except Exception as error:
             problem = error_code(error)
