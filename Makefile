@@ -61,5 +61,5 @@ clean: ## remove the virtual environment and every cache
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prodkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.13")'
-	@echo "making .venv from requirements.lock (about a minute and a half the first time)" && $(PYTHON) -m venv --clear .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && touch $@
+	@test ! -L .venv || { echo ".venv is a link: run make where it leads, this would empty it"; exit 1; }; echo "making .venv from requirements.lock (about a minute and a half the first time)"
+	@$(PYTHON) -m venv --clear .venv && .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && touch $@
