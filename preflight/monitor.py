@@ -49,7 +49,7 @@ class Resource:
     @property
     def unknowns(self) -> list[str]:
         """Paths of inputs that are known only after deployment."""
-        return [path for path, value in wire.walk(self.inputs) if value is wire.UNKNOWN]
+        return sorted(path for path, value in wire.walk(self.inputs) if value is wire.UNKNOWN)
 
     @property
     def secrets(self) -> list[str]:

@@ -73,7 +73,8 @@ def plan(recording: Recording) -> Plan:
     """The plan of a recorded stack."""
     by_urn = {resource.urn: resource for resource in recording.resources}
     groups: dict[str, Group] = {}
-    for resource in recording.resources:
+    # Registrations arrive in an order of chance; two plans of one stack must compare line by line.
+    for resource in sorted(recording.resources, key=lambda one: (one.name, one.type)):
         top = _top(resource, by_urn)
         key = top.urn if not top.custom else _STACK_GROUP
         if key not in groups:

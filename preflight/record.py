@@ -40,8 +40,8 @@ class Recording:
     """Warnings and errors that the program logged, and what was assumed about the account."""
 
     def of_type(self, token: str) -> list[Resource]:
-        """Resources of one type token such as `aws:s3/bucket:Bucket`."""
-        return [resource for resource in self.resources if resource.type == token]
+        """Resources of one type token such as `aws:s3/bucket:Bucket`, by name."""
+        return sorted((one for one in self.resources if one.type == token), key=lambda one: one.name)
 
     def one(self, token: str, name: str | None = None) -> Resource:
         """The only resource of a type (and name). Raises LookupError when there is none or more than one."""

@@ -156,3 +156,7 @@ def test_the_plan_says_how_a_new_version_takes_over() -> None:
     assert "web: a new version gets 10 % of requests for 10 minutes, then all of them; old tasks stay 15 more" in prod
     assert "web: a new version gets another 25 % of requests every 5 minutes; old tasks stay 5 more" in staging
     assert "a new version" not in sentences("dev")
+
+
+def test_two_plans_of_a_stack_are_the_same_to_the_letter() -> None:
+    assert list(lines(plan(record("prod")))) == list(lines(plan(record("prod"))))
