@@ -50,7 +50,7 @@ class ResponseCache:
             return None
         key = cache_key(tenant, endpoint, canonical)
         try:
-            value = await self._valkey.run(lambda client: client.get(key))
+            value = await self._valkey.call("GET", key)
         except ValkeyAwayError:
             return None
         if value is None:
@@ -68,7 +68,7 @@ class ResponseCache:
         if ttl <= 0 or len(value) > MAX_VALUE_BYTES:
             return False
         try:
-            await self._valkey.run(lambda client: client.set(key, value, ex=ttl))
+            await self._valkey.call("SET", key, value, "EX", ttl)
         except ValkeyAwayError:
             return False
         return True

@@ -192,7 +192,7 @@ class Limiter:
         if grant.shared:
             # Valkey went away since: what it holds by then is not known, and the bucket is full again within a minute.
             with contextlib.suppress(ValkeyAwayError):
-                await self.valkey.run(lambda client: SETTLE.run(client, _key(grant.key_id), rpm, tpm, back))
+                await SETTLE.call(self.valkey, _key(grant.key_id), rpm, tpm, back)
             return
         bucket = self._local.get(grant.key_id)
         if bucket is not None:
@@ -221,7 +221,7 @@ class Limiter:
                 log.warning("sweep put off", extra={"fields": {"reason": type(error).__name__}})
 
     async def _reserve_shared(self, key_id: str, rpm: int, tpm: int, cost: int) -> tuple[bool, float, float]:
-        answer: Any = await self.valkey.run(lambda client: RESERVE.run(client, _key(key_id), rpm, tpm, cost))
+        answer: Any = await RESERVE.call(self.valkey, _key(key_id), rpm, tpm, cost)
         try:
             granted, requests, tokens = answer
             return granted == 1, float(requests), float(tokens)

@@ -1,36 +1,44 @@
-"""The Valkey client: every operation bounded, a pause while the server is away, IAM tokens instead of a password."""
+"""The Valkey client: every operation bounded, and a pause while the server is away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
-import hmac
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
+from app.cache_token import token_provider
+from app.lane import Lane, LaneFullError, Part, ReplyError, open_lane
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.aws import Aws
 
 T = TypeVar("T")
+Command = tuple[Part, ...]
 log = logging.getLogger(__name__)
 
 OPERATION_SECONDS = 0.2
 CONNECT_SECONDS = 2.0  # TLS, authentication and the cluster's map, off the request's way
 FIRST_PROBE_SECONDS = 0.05  # after a failure; doubles up to the next
 SLOWEST_PROBE_SECONDS = 1.0
-TOKEN_SECONDS = 900  # the longest that ElastiCache accepts
-TOKEN_REFRESH_SECONDS = 600  # a new connection never presents a token in its last five minutes
-_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+_SINGLE = ""  # the name of the one node
 
 
 class ValkeyAwayError(Exception):
     """Valkey did not answer in time, or is known not to; the caller does without it."""
+
+
+class ValkeyRefusedError(ValkeyAwayError):
+    """A healthy server said no to one command; `code` is the first word of its error."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"Valkey refused a command: {code}")
+        self.code = code
 
 
 class Script:
@@ -49,6 +57,15 @@ class Script:
         except NoScriptError:  # a server that took over, or was flushed, since the scripts were sent
             return await client.eval(self.source, 1, key, *arguments)
 
+    async def call(self, valkey: Valkey, key: str, *arguments: str | int | float) -> Any:
+        """The same on the connection that all share; raises ValkeyAwayError."""
+        try:
+            return await valkey.call("EVALSHA", self._hash, 1, key, *arguments)
+        except ValkeyRefusedError as error:
+            if error.code != "NOSCRIPT":
+                raise
+        return await valkey.call("EVAL", self.source, 1, key, *arguments)
+
 
 class Valkey:
     """One process's connections to Valkey, as a cluster or a single node.
@@ -65,6 +82,10 @@ class Valkey:
         self._max_connections = max_connections
         self._slots = asyncio.Semaphore(max_connections)  # the pool refuses a caller it has no connection for
         self._client: Any = None
+        self._lanes: dict[str, Lane] = {}  # by the node's name
+        self._opening: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # lanes being opened, and posts on the slow way
+        self._tls: ssl.SSLContext | None = None
         self._reachable = False
         self.problem = "not connected yet"
         """Why the last operation or probe failed, the name of an error; empty when it was answered."""
@@ -108,13 +129,147 @@ class Valkey:
                 self._pause(error)
             raise ValkeyAwayError("Valkey is away") from error
 
+    async def call(self, *command: Part) -> Any:
+        """The answer to one command as the server gives it; raises ValkeyAwayError.
+
+        The first argument is the key (of EVAL and EVALSHA the third). All callers share one connection to each node,
+        and what is called in one turn of the event loop leaves in one write. While a slot moves to another node the
+        answer comes by way of redis-py and in its form (True for OK).
+        """
+        lane = self._lane(command)
+        if lane is None:
+            return await self._by_client(command)
+        try:
+            return await lane.send(command)
+        except ReplyError as error:
+            if error.moved:
+                return await self._by_client(command)
+            if error.asks is not None:
+                return await self._ask(*error.asks, command)
+            if error.away:
+                self._pause(error)
+            raise ValkeyRefusedError(error.code) from error
+        except (LaneFullError, OSError) as error:  # a lane that was lost has begun the pause already
+            raise ValkeyAwayError("Valkey is away") from error
+
+    def post(self, *command: Part) -> None:
+        """Send a command whose answer nobody needs; nothing happens when Valkey is away or refuses it.
+
+        It costs no task, and `stop` waits for it.
+        """
+        with contextlib.suppress(ValkeyAwayError, LaneFullError, OSError):
+            lane = self._lane(command)
+            if lane is None:
+                self._post_slowly(command)
+            else:
+                lane.send(command).add_done_callback(functools.partial(self._posted, command))
+
     async def stop(self) -> None:
         """Close every connection; operations fail from now on. Safe to call twice."""
         self._closing.set()
         self._reachable = False
         if self._prober is not None:
             await self._prober  # not cancelled: a connection half made would be left open
+        unanswered = [*self._tasks, *(lane.last for lane in self._lanes.values() if lane.last is not None)]
+        if unanswered:
+            await asyncio.wait(unanswered, timeout=OPERATION_SECONDS)
         await self._disconnect()
+
+    def _lane(self, command: Command) -> Lane | None:
+        """The lane to the node that holds the command's key; None when there is none yet."""
+        client = self.client
+        if self._settings.cache_mode != "cluster":
+            return self._lanes.get(_SINGLE)
+        try:
+            node = client.get_node_from_key(command[3 if command[0] in ("EVALSHA", "EVAL") else 1])
+        except Exception as error:  # no node holds that slot by redis-py's map: a pause brings another map
+            self._pause(error)
+            raise ValkeyAwayError("Valkey is away") from error
+        lane = self._lanes.get(node.name)
+        if lane is None and node.name not in self._opening:
+            self._keep(self._open_one(node))
+        return lane
+
+    async def _by_client(self, command: Command) -> Any:
+        """By way of redis-py, which follows a slot to its new node and remembers it."""
+        return await self.run(lambda client: client.execute_command(*command))
+
+    async def _ask(self, host: str, port: int, command: Command) -> Any:
+        """By way of the node that a slot is moving to. redis-py cannot: it knows no node that holds no slot yet."""
+        name = f"{host}:{port}"
+        try:
+            if name not in self._lanes:
+                async with asyncio.timeout(OPERATION_SECONDS):
+                    await self._open(name, host, port)
+            lane = self._lanes[name]
+            lane.send(("ASKING",))
+            return await lane.send(command)
+        except Exception as error:
+            raise ValkeyAwayError("Valkey is away") from error
+
+    def _posted(self, command: Command, answer: asyncio.Future[Any]) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if not isinstance(error, ReplyError):
+            return
+        if error.away:
+            self._pause(error)
+        elif error.moved or error.asks:
+            self._post_slowly(command)
+
+    def _post_slowly(self, command: Command) -> None:
+        """Post what has no lane, or the wrong one: a few at a time, as that is over when the cluster's map is right."""
+
+        async def posted() -> None:
+            with contextlib.suppress(ValkeyAwayError):
+                await self.call(*command)
+
+        if len(self._tasks) < self._max_connections and not self._closing.is_set():
+            self._keep(posted())
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="valkey")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open_one(self, node: Any) -> None:
+        self._opening.add(node.name)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._open(node.name, node.host, node.port)
+        except Exception as error:
+            self._pause(error)
+        finally:
+            self._opening.discard(node.name)
+
+    async def _open_all(self) -> None:
+        settings = self._settings
+        if settings.cache_mode == "cluster":
+            nodes = [(node.name, node.host, node.port) for node in self._client.get_primaries()]
+        else:
+            nodes = [(_SINGLE, settings.cache_host, settings.cache_port)]
+        for name, host, port in nodes:
+            if name not in self._lanes:
+                await self._open(name, host, port)
+
+    async def _open(self, name: str, host: str, port: int) -> None:
+        """Connect as redis-py does: the same address, certificate checks, user and password."""
+        if self._settings.cache_auth == "iam" and self._tls is None:
+            self._tls = ssl.create_default_context()
+        options = self._client.get_connection_kwargs()
+        provider = options.get("credential_provider")
+        login: tuple[str, str] | None = None
+        if provider is not None:
+            login = await provider.get_credentials_async()
+        elif options.get("password"):
+            login = (options.get("username") or "default", options["password"])
+        lane = await open_lane(host, port, seconds=OPERATION_SECONDS, on_lost=self._lost, tls=self._tls, login=login)
+        known = self._lanes.setdefault(name, lane)
+        if known is not lane or self._closing.is_set():
+            lane.close()
+
+    def _lost(self, lane: Lane, error: Exception) -> None:
+        self._lanes = {name: other for name, other in self._lanes.items() if other is not lane}
+        self._pause(error)
 
     def _pause(self, error: Exception) -> None:
         self._reachable = False
@@ -150,6 +305,7 @@ class Valkey:
                     for script in self._scripts:
                         await self._client.script_load(script.source)
                 await self._client.ping()
+                await self._open_all()
         except Exception as error:
             await self._disconnect()  # a fresh client reads the cluster's map, the name and the token anew
             return error
@@ -186,7 +342,7 @@ class Valkey:
                 "ssl": True,
                 "ssl_cert_reqs": "required",
                 "ssl_check_hostname": True,
-                "credential_provider": await _token_provider(settings, self._aws),
+                "credential_provider": token_provider(settings, self._aws),
             }
         if settings.cache_mode == "cluster":
             return await RedisCluster(**options).initialize()
@@ -194,86 +350,14 @@ class Valkey:
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            lane.close()
         if client is not None:
             # Closing a connection to a server that is gone may fail; it is gone either way.
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await client.aclose()
-
-
-def is_serverless(host: str) -> bool:
-    """Whether an ElastiCache address is a serverless cache's: `name-abc123.serverless.use1.cache.amazonaws.com`."""
-    return ".serverless." in host
-
-
-def iam_token(
-    *,
-    cache_name: str,
-    user: str,
-    region: str,
-    serverless: bool,
-    access_key: str,
-    secret_key: str,
-    session_token: str | None,
-    now: float,
-) -> str:
-    """The password that logs `user` into an ElastiCache cache for TOKEN_SECONDS from `now` (seconds since 1970).
-
-    It is a presigned (SigV4) `connect` request without its scheme: ElastiCache checks it against IAM.
-    """
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    scope = f"{moment[:8]}/{region}/elasticache/aws4_request"
-    query = {
-        "Action": "connect",
-        "User": user,
-        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-        "X-Amz-Credential": f"{access_key}/{scope}",
-        "X-Amz-Date": moment,
-        "X-Amz-Expires": str(TOKEN_SECONDS),
-        "X-Amz-SignedHeaders": "host",
-    }
-    if serverless:
-        query["ResourceType"] = "ServerlessCache"
-    if session_token:
-        query["X-Amz-Security-Token"] = session_token
-    text = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
-    request = "\n".join(("GET", "/", text, f"host:{cache_name}\n", "host", _EMPTY_SHA256))
-    to_sign = "\n".join(("AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()))
-    key = f"AWS4{secret_key}".encode()
-    for part in (moment[:8], region, "elasticache", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return f"{cache_name}/?{text}&X-Amz-Signature={hmac.digest(key, to_sign.encode(), 'sha256').hex()}"
-
-
-async def _token_provider(settings: Settings, aws: Aws) -> Any:
-    """redis-py's source of user and token for a new connection; the token is signed again by its age."""
-    from redis.credentials import CredentialProvider
-
-    class TokenProvider(CredentialProvider):
-        def __init__(self) -> None:
-            self._token = ""
-            self._signed = float("-inf")
-
-        def get_credentials(self) -> tuple[str, str]:
-            if time.monotonic() - self._signed > TOKEN_REFRESH_SECONDS:
-                access_key, secret_key, session_token = aws.credentials()
-                self._token = iam_token(
-                    cache_name=settings.cache_name,
-                    user=settings.cache_user,
-                    region=settings.aws_region,
-                    serverless=is_serverless(settings.cache_host),
-                    access_key=access_key,
-                    secret_key=secret_key,
-                    session_token=session_token,
-                    now=time.time(),
-                )
-                self._signed = time.monotonic()
-            return settings.cache_user, self._token
-
-        async def get_credentials_async(self) -> tuple[str, str]:
-            return await aws.run(self.get_credentials)
-
-    return TokenProvider()
 
 
 def _answered(error: Exception) -> bool:

@@ -1,0 +1,197 @@
+"""One connection to one Valkey node that every request shares: commands of one loop turn leave in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hiredis import ProtocolError, Reader, pack_command
+
+Part = str | bytes | int | float
+"""One part of a command; it goes over the wire as text or as the bytes it is."""
+
+MAX_WAITING = 8_192
+"""Commands without an answer; the next is turned away, not queued."""
+MAX_UNSENT_BYTES = 8 << 20
+"""Bytes that the server has not taken yet; beyond them a command is turned away."""
+STALL_SECONDS = 0.02
+"""Before a late answer counts as none, it may still be read: this process may be what was late."""
+_AWAY = frozenset({"READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOAUTH", "WRONGPASS", "UNBLOCKED"})
+
+
+class LaneFullError(Exception):
+    """More waits on this connection than it may; says nothing about the server."""
+
+
+class ReplyError(Exception):
+    """The server's no to one command; `code` is its first word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.partition(" ")[0]
+
+    @property
+    def moved(self) -> bool:
+        """The key's slot is another node's, and whoever asked has an old map of the cluster."""
+        return self.code == "MOVED"
+
+    @property
+    def asks(self) -> tuple[str, int] | None:
+        """Host and port of the node to ask just this time, as the key's slot is moving there."""
+        words = str(self).split()
+        if self.code != "ASK" or len(words) != 3:
+            return None
+        host, _, port = words[2].rpartition(":")
+        return host, int(port)
+
+    @property
+    def away(self) -> bool:
+        """The node cannot serve at all, whatever the command."""
+        return self.code in _AWAY
+
+
+class Lane(asyncio.Protocol):
+    """Answers come in the order of the commands, so the oldest that waits gets the next one.
+
+    A connection on which an answer is late, or makes no sense, is closed: an answer must never reach another command.
+    """
+
+    def __init__(self, seconds: float, on_lost: Callable[[Lane, Exception], object]) -> None:
+        """An answer may take `seconds`; `on_lost` is called once, with the reason, unless it was closed by `close`."""
+        self._seconds = seconds
+        self._on_lost: Callable[[Lane, Exception], object] | None = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = Reader(protocolError=ProtocolError, replyError=ReplyError)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._watching = False
+        self._late: asyncio.Future[Any] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def last(self) -> asyncio.Future[Any] | None:
+        """The answer to come last, as things stand; None when all have come."""
+        return self._waiting[-1][0] if self._waiting else None
+
+    def send(self, command: tuple[Part, ...]) -> asyncio.Future[Any]:
+        """The answer to come; raises LaneFullError. An error that the server answers is a ReplyError."""
+        transport = self._transport
+        if transport is None:
+            raise ConnectionError("the connection is closed")
+        packed: bytes = pack_command(command)  # type: ignore[arg-type]
+        if len(self._waiting) >= MAX_WAITING or (
+            len(packed) + self._unsent_bytes + transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+        ):
+            raise LaneFullError
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
+        self._unsent_bytes += len(packed)
+        answer = self._loop.create_future()
+        self._waiting.append((answer, self._loop.time()))
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(self._seconds, self._watch)
+        return answer
+
+    def close(self) -> None:
+        """Close at once; what waits fails, nobody is told."""
+        self._on_lost = None
+        self._lose(ConnectionError("the connection was closed here"))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        reader, waiting = self._reader, self._waiting
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                answer = waiting.popleft()[0]
+                if answer.done():  # nobody waits any more
+                    continue
+                if isinstance(reply, ReplyError):
+                    _fail(answer, reply)
+                else:
+                    answer.set_result(reply)
+        except (ProtocolError, IndexError):
+            self._lose(ConnectionError("the server's answers make no sense"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._lose(exc or ConnectionError("the server closed the connection"))
+
+    def _flush(self) -> None:
+        unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        if self._transport is not None:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+
+    def _watch(self) -> None:
+        """One timer for all: set for the oldest that waits, not for each."""
+        self._watching = False
+        waiting = self._waiting
+        if not waiting or self._transport is None:
+            return
+        oldest, sent = waiting[0]
+        left = sent + self._seconds - self._loop.time()
+        if left <= 0:
+            if oldest is self._late:
+                self._lose(TimeoutError())
+                return
+            self._late = oldest
+        self._watching = True
+        self._loop.call_later(max(left, STALL_SECONDS), self._watch)
+
+    def _lose(self, error: Exception) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        waiting, self._waiting = self._waiting, deque()
+        for answer, _ in waiting:
+            if not answer.done():
+                _fail(answer, error)
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(self, error)
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    answer.set_exception(error)
+    answer.exception()  # counts as seen: for some answers nobody waits
+
+
+async def open_lane(
+    host: str,
+    port: int,
+    *,
+    seconds: float,
+    on_lost: Callable[[Lane, Exception], object],
+    tls: ssl.SSLContext | None,
+    login: tuple[str, str] | None,
+) -> Lane:
+    """A connection that is logged in; raises OSError and ReplyError. The caller bounds the time it takes."""
+    loop = asyncio.get_running_loop()
+    transport, lane = await loop.create_connection(lambda: Lane(seconds, on_lost), host, port, ssl=tls)
+    try:
+        _keep_alive(transport.get_extra_info("socket"))
+        if login is not None:
+            await lane.send(("AUTH", *login))
+    except BaseException:
+        lane.close()
+        raise
+    return lane
+
+
+def _keep_alive(made: Any) -> None:
+    with contextlib.suppress(OSError):  # a socket of another kind needs neither
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
