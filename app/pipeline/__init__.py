@@ -20,7 +20,7 @@ from app.pipeline.cut import CutStream
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.fold import fold
 from app.pipeline.isolate import isolated
-from app.pipeline.messages import ByteStream, Call, Reply
+from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import usage_of
 from app.pipeline.record import Record
 from app.pipeline.reserve import reserve_tokens
@@ -29,7 +29,6 @@ from app.pipeline.stream import MeteredStream, StreamEnd
 from app.resilience import Resilience
 
 if TYPE_CHECKING:
-    from app.limits import Grant
     from app.pipeline.answer import Answer
     from app.services import Services
     from app.upstream import Upstream
@@ -83,6 +82,7 @@ class Pipeline:
             await asyncio.wait(self._pending)
 
     async def _answer(self, call: Call, record: Record) -> Reply:
+        """The kept answer to a call, else a produced one."""
         services = self._services
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
@@ -96,24 +96,37 @@ class Pipeline:
                 record.cache = cache_step.HIT
                 record.status = 200
                 return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
-        grant = await reserve_tokens(services.limiter, call.identity, plan)
-        served, answer = await self._ask(call, plan, grant, record)
-        if served is not plan:
+        return await self._produce(Work(call, record, plan, place))
+
+    async def _produce(self, work: Work) -> Reply:
+        """Pay for an answer: reserve, ask, settle, keep."""
+        services = self._services
+        record = work.record
+        work.grant = await reserve_tokens(services.limiter, work.call.identity, work.plan)
+        served, answer = await self._ask(work)
+        if served is not work.plan:
             record.fell_back(served)
-            plan, place = served, None  # the planned model's place is for its own answers
+            work.plan, work.place = served, None  # the planned model's place is for its own answers
         if isinstance(answer, OpenStream):
-            return self._stream(call, plan, grant, record, answer)
+            return self._stream(work, answer)
         record.answered(answer)
         if answer.status == 200:
+            plan, endpoint = work.plan, work.plan.endpoint
             usage = usage_of(endpoint, answer.document)
             found = usage or estimated_usage(plan, len(answer.body) if endpoint.output_caps else 0)
             charge(record, plan, found, estimated=usage is None or answer.usage_estimated)
-            if place is not None:
-                self._later(cache_step.keep(services.cache, place, plan, answer, found))
-        self._later(settle_usage(services, call.identity, plan, grant, record))
+            if work.place is not None:
+                self._later(cache_step.keep(services.cache, work.place, plan, answer, found))
+        self._settle(work)
         return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
 
-    async def _ask(self, call: Call, plan: Plan, grant: Grant, record: Record) -> tuple[Plan, Answer | OpenStream]:
+    def _settle(self, work: Work) -> None:
+        """Bring every account to what the record says was used, while nobody waits."""
+        assert work.grant is not None
+        self._later(settle_usage(self._services, work.call.identity, work.plan, work.grant, work.record))
+
+    async def _ask(self, work: Work) -> tuple[Plan, Answer | OpenStream]:
+        plan, record = work.plan, work.record
         settings = self._services.settings
         seconds = min(plan.model.timeout_seconds, settings.request_timeout_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
@@ -134,10 +147,11 @@ class Pipeline:
             worked = isinstance(error, asyncio.CancelledError) or getattr(error, "code", None) in _WORKED
             if worked and record.usage is None:
                 charge(record, plan, estimated_usage(plan, 0), estimated=True)
-            self._later(settle_usage(self._services, call.identity, plan, grant, record))
+            self._settle(work)
             raise
 
-    def _stream(self, call: Call, plan: Plan, grant: Grant, record: Record, opened: OpenStream) -> Reply:
+    def _stream(self, work: Work, opened: OpenStream) -> Reply:
+        plan, record = work.plan, work.record
         settings = self._services.settings
         meter = opened.meter
         loop = asyncio.get_running_loop()
@@ -156,7 +170,7 @@ class Pipeline:
                 record.failed_inside(end.error_code)
             elif end.left_early:
                 record.left(draining=self._services.draining)
-            self._later(settle_usage(self._services, call.identity, plan, grant, record))
+            self._settle(work)
             self._write(record)
 
         deadline, heartbeat = loop.time() + settings.max_stream_seconds, settings.heartbeat_seconds

@@ -1,4 +1,4 @@
-"""What goes into the pipeline and what comes out."""
+"""What goes into the pipeline, what is carried along it and what comes out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from app.keys import Identity
+    from app.limits import Grant
+    from app.pipeline.choose import Plan
+    from app.pipeline.look_up import Place
+    from app.pipeline.record import Record
 
 
 class ByteStream(Protocol):
@@ -40,3 +44,17 @@ class Reply:
     status: int
     headers: list[tuple[str, str]]
     body: bytes | ByteStream
+
+
+@dataclass(slots=True)
+class Work:
+    """A call whose answer has to be made, and what was set aside for it on the way."""
+
+    call: Call
+    record: Record
+    plan: Plan
+    """Of the model that answers: a fallback replaces it."""
+    place: Place | None
+    """Where the answer is kept; None = nowhere."""
+    grant: Grant | None = None
+    """Tokens reserved, once they are."""
