@@ -52,6 +52,9 @@ KINDS: Mapping[str, ErrorKind] = {
     "rate_limit_exceeded": ErrorKind(429, "rate_limit_error", Domain.POLICY, retryable=True),
     "overloaded": ErrorKind(503, "service_unavailable_error", Domain.POLICY, retryable=True),
     "api_key_missing": ErrorKind(503, "service_unavailable_error", Domain.POLICY),
+    "price_missing": ErrorKind(503, "service_unavailable_error", Domain.POLICY),
+    "insufficient_quota": ErrorKind(429, "insufficient_quota", Domain.POLICY),
+    "ledger_unavailable": ErrorKind(503, "service_unavailable_error", Domain.POLICY, retryable=True),
     # OpenAI
     "upstream_unreachable": ErrorKind(502, "upstream_error", Domain.UPSTREAM, retryable=True),
     "upstream_invalid_response": ErrorKind(502, "upstream_error", Domain.UPSTREAM),

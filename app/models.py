@@ -1,4 +1,4 @@
-"""Which models answer, what they may do and what they cost: one document, in the image or from AppConfig."""
+"""Which models answer and what they may do: one document, in the image or from AppConfig."""
 
 from __future__ import annotations
 
@@ -8,65 +8,24 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from app.aws import Aws, error_code
 from app.errors import ApiError
 from app.model_document import DocumentError, check
+from app.prices import Price, Prices, Tariff, Usage, default_prices, is_regional
 from app.settings import Settings
+
+__all__ = ["KeyLimits", "Model", "ModelSource", "Models", "Price", "Product", "Usage", "default_document"]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_DOCUMENT = Path(__file__).with_name("models.yaml")
-PICO_PER_TOKEN = 1_000_000  # of a price of one USD per million tokens
 POLL_SECONDS = 15  # the fastest that AppConfig allows
 FIRST_READ_SECONDS = 3.0  # a start waits no longer: the image's document serves until AppConfig answers
 MAX_DOCUMENT_BYTES = 1 << 20
 DEFAULT_TOOLS = 128  # OpenAI's own bound of one request
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one call. `input_tokens` includes the cached and the cache-writing ones, as OpenAI counts."""
-
-    input_tokens: int
-    cached_tokens: int
-    cache_write_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class LongContext:
-    """Prices of a whole request are multiplied, in percent, when its input is longer than this many tokens."""
-
-    above_input_tokens: int
-    input_percent: int
-    output_percent: int
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Pico-dollars (10^-12 USD) per token: whole numbers, so that sums are exact."""
-
-    input: int
-    cached_input: int
-    cache_write: int
-    output: int
-    long_context: LongContext | None = None
-
-    def cost_pico(self, usage: Usage) -> int:
-        """What the usage costs, in pico-dollars, rounded up; never negative, whatever the usage claims."""
-        total = max(0, usage.input_tokens)
-        cached = min(max(0, usage.cached_tokens), total)
-        written = min(max(0, usage.cache_write_tokens), total - cached)
-        input_cost = (total - cached - written) * self.input + cached * self.cached_input + written * self.cache_write
-        output_cost = max(0, usage.output_tokens) * self.output
-        if self.long_context is not None and total > self.long_context.above_input_tokens:
-            hundredfold = input_cost * self.long_context.input_percent + output_cost * self.long_context.output_percent
-            return -(-hundredfold // 100)
-        return input_cost + output_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +43,18 @@ class Model:
     timeout_seconds: int
     service_tiers: tuple[str, ...]
     """Never empty; the first is used when a request names none."""
-    price: Price
+    tariff: Tariff
+    """What it costs, in each service tier."""
     max_tools: int
     first_token_timeout_seconds: int | None
     """For the first token of a stream, after which another model answers; None = only the deadline bounds it."""
     fallback: tuple[str, ...]
     """Models of the same kind that answer, in this order, when this one cannot."""
+
+    @property
+    def price(self) -> Price:
+        """What it costs now in the standard tier; raises ApiError 503 `price_missing` when that is not known."""
+        return self.tariff.price()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +79,15 @@ class Product:
 class Models:
     """A checked models document. Immutable: a request keeps the one it began with."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        """Raises DocumentError that names every fault of the document."""
+    def __init__(self, document: Mapping[str, Any], prices: Prices | None = None) -> None:
+        """`prices` are the image's when None. Raises DocumentError that names every fault of the document."""
         checked = check(document)
+        prices = prices or default_prices()
+        priced = {name: prices.tariff(name) for name in checked["models"]}
+        missing = [name for name, tariff in priced.items() if tariff is None]
+        if missing:
+            text = "has no row in app/prices.yaml; add its prices there and deploy the image first"
+            raise DocumentError([f"models.{name}: {text}" for name in missing])
         self.version: int = checked["version"]
         self.updated: str = checked["updated"]
         self.default_model: str = checked["default_model"]
@@ -124,7 +95,11 @@ class Models:
         self.key_limits = KeyLimits(**checked["keys"])
         self.product = Product(**checked["product"])
         self._aliases: dict[str, str] = dict(checked["aliases"])
-        self._models = {name: _model(name, entry, checked["limits"]) for name, entry in checked["models"].items()}
+        self._models = {
+            name: _model(name, checked["models"][name], checked["limits"], tariff)
+            for name, tariff in priced.items()
+            if tariff is not None
+        }
 
     def resolve(self, name: str, kind: str) -> Model:
         """The model behind a name or an alias; raises ApiError 404 `model_not_found` that lists the allowed ones."""
@@ -145,7 +120,8 @@ class ModelSource:
     """The document in force: the image's, until AppConfig gives a good one; then the last good one."""
 
     def __init__(self, settings: Settings, aws: Aws) -> None:
-        self.current = Models(default_document())
+        self._prices = default_prices(regional=is_regional(settings.openai_base_url))
+        self.current = Models(default_document(), self._prices)
         self.source = "image"
         """Where `current` comes from: `image` or `appconfig`."""
         self.problem = ""
@@ -215,7 +191,7 @@ class ModelSource:
             document = json.loads(body)
         except ValueError as error:
             raise DocumentError([f"it is not JSON: {error}"]) from error
-        self.current = Models(document)
+        self.current = Models(document, self._prices)
         self.source = "appconfig"
         self._refused = self.problem = ""
         log.info("models document in force", extra={"fields": {"version": self.current.version}})
@@ -234,15 +210,7 @@ def default_document() -> dict[str, Any]:
     return check(yaml.safe_load(DEFAULT_DOCUMENT.read_text(encoding="utf-8")))
 
 
-def pico_per_token(usd_per_million: str) -> int:
-    """A price in USD per million tokens (at most six decimals) as pico-dollars per token, exactly."""
-    pico = Decimal(usd_per_million) * PICO_PER_TOKEN
-    if pico != pico.to_integral_value() or pico < 0:
-        raise ValueError(f"{usd_per_million!r} is not a whole number of pico-dollars per token")
-    return int(pico)
-
-
-def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any]) -> Model:
+def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any], tariff: Tariff) -> Model:
     caps = entry.get("output_tokens", limits["output_tokens"])
     return Model(
         name=name,
@@ -253,26 +221,8 @@ def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any]) -> Mo
         max_n=limits["n"],
         timeout_seconds=limits["request_timeout_seconds"],
         service_tiers=tuple(limits["service_tiers"]),
-        price=_price(entry),
+        tariff=tariff,
         max_tools=limits.get("tools", DEFAULT_TOOLS),
         first_token_timeout_seconds=entry.get("first_token_timeout_seconds", limits.get("first_token_timeout_seconds")),
         fallback=tuple(entry.get("fallback", ())),
     )
-
-
-def _price(entry: Mapping[str, Any]) -> Price:
-    """Prices that a model's page does not give are taken as its input price: the meter rather shows too much."""
-    price, long = entry["price"], entry.get("long_context")
-    return Price(
-        input=pico_per_token(price["input"]),
-        cached_input=pico_per_token(price.get("cached_input", price["input"])),
-        cache_write=pico_per_token(price.get("cache_write", price["input"])),
-        output=pico_per_token(price.get("output", "0")),
-        long_context=None
-        if long is None
-        else LongContext(long["above_input_tokens"], _percent(long["input_times"]), _percent(long["output_times"])),
-    )
-
-
-def _percent(times: str) -> int:
-    return int(Decimal(times) * 100)

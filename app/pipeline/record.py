@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from app import log, metrics
 from app.errors import ApiError, Domain, upstream_domain
+from app.prices import PICO_PER_USD
 
 if TYPE_CHECKING:
     from app.keys import Identity
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from app.pipeline.answer import Answer
     from app.pipeline.choose import Plan
 
-PICO_PER_USD = 1_000_000_000_000
 LEFT_STATUS = 499
 """For the log alone: nobody waits for the answer any more."""
 LEFT_CODE = "client_disconnected"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from app.models import Usage
 from app.pipeline.estimate import text_tokens
 from app.pipeline.meter import NOTHING
+from app.prices import DEFAULT
 
 if TYPE_CHECKING:
     from app.keys import Identity
@@ -30,7 +31,7 @@ def charge(record: Record, plan: Plan, usage: Usage, *, estimated: bool) -> None
     """Put usage and price into the record."""
     record.usage = usage
     record.usage_estimated = estimated
-    record.cost_pico = plan.model.price.cost_pico(usage)
+    record.cost_pico = plan.model.tariff.served(DEFAULT, usage.input_tokens)[0].cost_pico(usage)
 
 
 async def settle_usage(services: Services, identity: Identity, plan: Plan, grant: Grant, record: Record) -> None:

@@ -85,7 +85,9 @@ def is_ignored(path: str) -> bool:
     return any(fnmatch(path, pattern.removeprefix("**/")) for pattern in patterns)
 
 
-@pytest.mark.parametrize("path", ["__main__.py", "models.yaml", "models.schema.json", "requirements.lock", "product"])
+@pytest.mark.parametrize(
+    "path", ["__main__.py", "models.yaml", "prices.yaml", "models.schema.json", "requirements.lock", "product"]
+)
 def test_nothing_that_runs_is_left_out(path: str) -> None:
     assert (APP / path).exists()
     assert not is_ignored(path)
