@@ -40,6 +40,8 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 - a metric, not a pass
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+MERGED_REQUESTS = "MergedRequests"
+MERGED_CALLS = "MergedCalls"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -71,6 +73,8 @@ UNITS: dict[str, str] = {
     INVALID_ANSWERS: "Count",
     STOP_CUTS: "Count",
     SHED_REQUESTS: "Count",
+    MERGED_REQUESTS: "Count",
+    MERGED_CALLS: "Count",
     DOCUMENTS_INGESTED: "Count",
     DOCUMENTS_FAILED: "Count",
     METER_HEARTBEAT: "Count",

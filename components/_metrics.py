@@ -39,6 +39,8 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 the name of a metric
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+MERGED_REQUESTS = "MergedRequests"
+MERGED_CALLS = "MergedCalls"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -71,6 +73,8 @@ NAMES = frozenset(
         INVALID_ANSWERS,
         STOP_CUTS,
         SHED_REQUESTS,
+        MERGED_REQUESTS,
+        MERGED_CALLS,
         DOCUMENTS_INGESTED,
         DOCUMENTS_FAILED,
         METER_HEARTBEAT,

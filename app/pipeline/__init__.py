@@ -20,6 +20,7 @@ from app.pipeline.cut import CutStream
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.fold import fold
 from app.pipeline.isolate import isolated
+from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import usage_of
 from app.pipeline.record import Record
@@ -48,6 +49,7 @@ class Pipeline:
         self._services = services
         self._upstream = upstream
         self._resilience = resilience or Resilience(services.metrics)
+        self._merger = Merger(self._ask_merged, services.metrics)
         self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Reply:
@@ -127,28 +129,46 @@ class Pipeline:
 
     async def _ask(self, work: Work) -> tuple[Plan, Answer | OpenStream]:
         plan, record = work.plan, work.record
-        settings = self._services.settings
-        seconds = min(plan.model.timeout_seconds, settings.request_timeout_seconds)
-        deadline = asyncio.get_running_loop().time() + seconds
+        part = self._merger.part(plan, work.call.identity.tenant)
         try:
-            served, answer = await ask_openai(
-                self._upstream,
-                self._services.openai_key,
-                plan,
-                deadline=deadline,
-                hold_seconds=settings.heartbeat_seconds,
-                stack=settings.stack,
-                resilience=self._resilience,
-            )
+            if part is not None:
+                return plan, await self._merger.ask(part)
+            deadline = self._deadline(plan)
+            served, answer = await self._ask_openai(plan, deadline)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, deadline=deadline)
             return served, answer
         except BaseException as error:
             worked = isinstance(error, asyncio.CancelledError) or getattr(error, "code", None) in _WORKED
-            if worked and record.usage is None:
+            if worked and record.usage is None and (part is None or part.sent_at is not None):
                 charge(record, plan, estimated_usage(plan, 0), estimated=True)
             self._settle(work)
             raise
+        finally:
+            record.merged(part)
+
+    async def _ask_merged(self, plan: Plan) -> Answer:
+        """The answer to a plan whose endpoint does not stream."""
+        _, answer = await self._ask_openai(plan, self._deadline(plan))
+        assert not isinstance(answer, OpenStream)
+        return answer
+
+    async def _ask_openai(self, plan: Plan, deadline: float) -> tuple[Plan, Answer | OpenStream]:
+        settings = self._services.settings
+        return await ask_openai(
+            self._upstream,
+            self._services.openai_key,
+            plan,
+            deadline=deadline,
+            hold_seconds=settings.heartbeat_seconds,
+            stack=settings.stack,
+            resilience=self._resilience,
+        )
+
+    def _deadline(self, plan: Plan) -> float:
+        """Loop time until which a plan's answer may come."""
+        seconds = min(plan.model.timeout_seconds, self._services.settings.request_timeout_seconds)
+        return asyncio.get_running_loop().time() + seconds
 
     def _stream(self, work: Work, opened: OpenStream) -> Reply:
         plan, record = work.plan, work.record

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.models import Usage
     from app.pipeline.answer import Answer
     from app.pipeline.choose import Plan
+    from app.pipeline.merge import Part
 
 LEFT_STATUS = 499
 """For the log alone: nobody waits for the answer any more."""
@@ -43,6 +44,10 @@ class Record:
     cost_pico: int = 0
     first_token_ms: float | None = None
     upstream_request_id: str | None = None
+    shared_by: int | None = None
+    """Requests that one call to OpenAI answered together, this one among them."""
+    merge_wait_ms: float | None = None
+    """How long this one waited for the others."""
     error_code: str | None = None
     domain: Domain | None = None
     told: bool = False
@@ -57,6 +62,11 @@ class Record:
     def fell_back(self, plan: Plan) -> None:
         """Another model than the chosen one answers."""
         self.fallback_from, self.model = self.model, plan.model.name
+
+    def merged(self, part: Part | None) -> None:
+        """The call to OpenAI was, or may have been, one for several requests."""
+        if part is not None and part.requests > 1:
+            self.shared_by, self.merge_wait_ms = part.requests, round(part.waited_ms, 1)
 
     def refused(self, error: ApiError) -> None:
         """This service answers with an error."""
@@ -110,6 +120,8 @@ def write(record: Record, counts: Metrics) -> None:
         cost_usd=record.cost_pico / PICO_PER_USD if usage else None,
         latency_ms=round(latency_ms, 1),
         first_token_ms=record.first_token_ms,
+        shared_by=record.shared_by,
+        merge_wait_ms=record.merge_wait_ms,
         upstream_request_id=record.upstream_request_id,
         error_code=record.error_code,
         domain=record.domain.value if record.domain else None,

@@ -186,3 +186,55 @@ async def test_an_endpoint_that_does_not_exist_is_refused_in_process_too(gateway
     with pytest.raises(ApiError) as caught:
         await gateway.run("/v1/files", {})
     assert caught.value.code == "unsupported_endpoint"
+
+
+async def test_merged_embeddings_are_answered_and_charged_as_if_each_were_alone(
+    gateway: Gateway, upstream: Running
+) -> None:
+    texts = [f"the {at * 'very '}small text {at}" for at in range(30)]
+    body = {"model": "embed", "dimensions": 8}
+    replies = await asyncio.gather(*(gateway.run("/v1/embeddings", {**body, "input": text}) for text in texts))
+    answers = [json.loads(reply.body) for reply in replies if isinstance(reply.body, bytes)]
+    requests = await asyncio.to_thread(upstream.requests)
+    assert len(requests) <= 10
+    inputs = [request["body"]["input"] for request in requests]
+    assert sorted(text for one in inputs for text in ([one] if isinstance(one, str) else one)) == sorted(texts)
+    # What OpenAI bills is what the tenant pays, to the token.
+    tokens = sum(answer["usage"]["prompt_tokens"] for answer in answers)
+    assert tokens == sum(request["input_tokens"] for request in requests)
+    price = gateway.services.models.current.resolve("embed", "embedding").price
+    assert await gateway.spent_pico() == tokens * price.input
+
+    upstream.reset()
+    alone = await gateway.run("/v1/embeddings", {**body, "input": texts[7]})
+    assert dict(alone.headers)["x-prodkit-cache"] == "hit"  # each request's own answer was kept
+    again = await gateway.run("/v1/embeddings", {**body, "input": [texts[7]]})
+    assert isinstance(again.body, bytes)
+    assert json.loads(again.body)["data"] == answers[7]["data"]
+
+
+async def test_merged_moderations_keep_their_order(gateway: Gateway, upstream: Running) -> None:
+    texts = ["a fine day", "i will hurt you", "tea", "how to make a bomb"]
+    replies = await asyncio.gather(*(gateway.run("/v1/moderations", {"input": text}) for text in texts))
+    results = [json.loads(reply.body)["results"] for reply in replies if isinstance(reply.body, bytes)]
+    assert [[result["flagged"] for result in own] for own in results] == [[False], [True], [False], [True]]
+    assert len(await asyncio.to_thread(upstream.requests)) == 1
+
+
+async def test_a_request_that_left_a_merged_call_pays_its_estimate_and_the_others_are_answered(
+    gateway: Gateway, upstream: Running
+) -> None:
+    upstream.fault("delay", seconds=0.5)
+    body = {"model": "embed", "dimensions": 8}
+    leaving = asyncio.create_task(gateway.run("/v1/embeddings", {**body, "input": "x" * 400}))
+    staying = asyncio.create_task(gateway.run("/v1/embeddings", {**body, "input": "y" * 400}))
+    await asyncio.to_thread(wait_until, lambda: bool(upstream.requests(0)))
+    leaving.cancel()
+    reply = await staying
+    assert reply.status == 200
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    price = gateway.services.models.current.resolve("embed", "embedding").price
+    assert isinstance(reply.body, bytes)
+    own = json.loads(reply.body)["usage"]["prompt_tokens"]
+    assert await gateway.spent_pico() == (100 + own) * price.input
