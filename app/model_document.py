@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+
+from app.budgets.policy import STEPS, descending
 
 KINDS = ("text", "embedding", "moderation")
 SERVICE_TIERS = ("default",)  # others are priced differently, and these prices are the standard ones
@@ -13,6 +16,7 @@ MAX_RATE = 1_000_000_000
 MAX_STOP = 4
 MAX_STOP_CHARACTERS = 200
 MAX_TOOLS = 128  # OpenAI's own bound of one request
+_SIDES = ("input", "output")
 MAX_FALLBACKS = 3  # each is one more call while a caller waits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -92,6 +96,11 @@ def _integer(least: int, most: int) -> Check:
     return run
 
 
+def _boolean(problems: _Problems, path: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        problems.add(path, value, "is neither true nor false")
+
+
 def _text(least: int, most: int) -> Check:
     def run(problems: _Problems, path: str, value: Any) -> None:
         if not isinstance(value, str) or not least <= len(value) <= most:
@@ -151,6 +160,23 @@ _model = _fields(
         "fallback": _list(_name, 0, MAX_FALLBACKS),
     },
 )
+_share = _integer(1, 100)
+_budget = _fields(
+    {},
+    {
+        "aim_percent": _integer(50, 100),
+        "notify_percent": _integer(10, 100),
+        "spent_percents": _list(_share, 0, 10),
+        "hysteresis_percent": _integer(0, 50),
+        "dwell_minutes": _integer(0, 1_440),
+        "output_percent": _integer(10, 100),
+        "least_output_tokens": _integer(16, 100_000),
+        "cheaper": _entries(_name, 0, MAX_MODELS),
+        "stale_seconds": _integer(0, 30 * 86_400),
+        "cost_percent": _fields({}, {rung.label: _share for rung in STEPS}),
+        "hold_runaways": _boolean,
+    },
+)
 _document = _fields(
     {
         "version": _integer(1, 1_000_000_000),
@@ -178,7 +204,8 @@ _document = _fields(
                 "chunk_tokens": _integer(50, 2_000),
             }
         ),
-    }
+    },
+    {"budget": _budget},
 )
 
 
@@ -203,6 +230,27 @@ def _references(problems: _Problems, document: dict[str, Any]) -> None:
         if "output_tokens" in model:
             _caps(problems, f"models.{name}.output_tokens", model["output_tokens"])
     _fallbacks(problems, models)
+    _ladder(problems, document.get("budget", {}), models)
+
+
+def _ladder(problems: _Problems, budget: dict[str, Any], models: dict[str, Any]) -> None:
+    for name, other in budget.get("cheaper", {}).items():
+        path = f"budget.cheaper.{name}"
+        # Text alone: vectors of two embedding models cannot be compared.
+        if models.get(name, {}).get("kind") != "text":
+            problems.lines.append(f"{path}: {name!r} is no model of kind text")
+        elif other == name or models.get(other, {}).get("kind") != "text":
+            problems.add(path, other, "is not another model of kind text")
+        elif any(_usd_of(models[other], side) > _usd_of(models[name], side) for side in _SIDES):
+            problems.add(path, other, f"costs more than {name}")
+    if not descending(budget.get("cost_percent", {})):
+        problems.lines.append(
+            f"budget.cost_percent: no rung may cost more than the one before it ({', '.join(r.label for r in STEPS)})"
+        )
+
+
+def _usd_of(model: dict[str, Any], side: str) -> Decimal:
+    return Decimal(model["price"].get(side, "0"))
 
 
 def _fallbacks(problems: _Problems, models: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.aws import Aws, error_code
+from app.budgets.policy import read_policy
 from app.errors import ApiError
 from app.model_document import DocumentError, check
 from app.prices import Price, Prices, Tariff, Usage, default_prices, is_regional
@@ -94,6 +95,7 @@ class Models:
         self.cache_ttl_seconds: int = checked["cache"]["ttl_seconds"]
         self.key_limits = KeyLimits(**checked["keys"])
         self.product = Product(**checked["product"])
+        self.budget = read_policy(checked.get("budget"))
         self._aliases: dict[str, str] = dict(checked["aliases"])
         self._models = {
             name: _model(name, checked["models"][name], checked["limits"], tariff)
