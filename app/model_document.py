@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from app.budgets.policy import STEPS, descending
@@ -16,7 +15,6 @@ MAX_RATE = 1_000_000_000
 MAX_STOP = 4
 MAX_STOP_CHARACTERS = 200
 MAX_TOOLS = 128  # OpenAI's own bound of one request
-_SIDES = ("input", "output")
 MAX_FALLBACKS = 3  # each is one more call while a caller waits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -241,16 +239,10 @@ def _ladder(problems: _Problems, budget: dict[str, Any], models: dict[str, Any])
             problems.lines.append(f"{path}: {name!r} is no model of kind text")
         elif other == name or models.get(other, {}).get("kind") != "text":
             problems.add(path, other, "is not another model of kind text")
-        elif any(_usd_of(models[other], side) > _usd_of(models[name], side) for side in _SIDES):
-            problems.add(path, other, f"costs more than {name}")
     if not descending(budget.get("cost_percent", {})):
         problems.lines.append(
             f"budget.cost_percent: no rung may cost more than the one before it ({', '.join(r.label for r in STEPS)})"
         )
-
-
-def _usd_of(model: dict[str, Any], side: str) -> Decimal:
-    return Decimal(model["price"].get(side, "0"))
 
 
 def _fallbacks(problems: _Problems, models: dict[str, Any]) -> None:

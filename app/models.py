@@ -102,6 +102,7 @@ class Models:
             for name, tariff in priced.items()
             if tariff is not None
         }
+        _check_cheaper(self._models, self.budget.cheaper)
 
     def resolve(self, name: str, kind: str) -> Model:
         """The model behind a name or an alias; raises ApiError 404 `model_not_found` that lists the allowed ones."""
@@ -210,6 +211,19 @@ def default_document() -> dict[str, Any]:
     import yaml
 
     return check(yaml.safe_load(DEFAULT_DOCUMENT.read_text(encoding="utf-8")))
+
+
+def _check_cheaper(models: Mapping[str, Model], cheaper: Mapping[str, str]) -> None:
+    """Raises DocumentError when a budget would be saved by a model that costs more."""
+    problems = []
+    for name, other in cheaper.items():
+        # Of an ended price list there is nothing to compare; every call is refused for that anyway.
+        with contextlib.suppress(ApiError):
+            now, then = models[name].price, models[other].price
+            if then.input > now.input or then.output > now.output:
+                problems.append(f"budget.cheaper.{name}: {other!r} costs more than {name}")
+    if problems:
+        raise DocumentError(problems)
 
 
 def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any], tariff: Tariff) -> Model:
