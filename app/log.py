@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import logging
 import re
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -15,6 +18,8 @@ import orjson
 REDACTED = "[redacted]"
 MAX_TEXT = 8_192  # characters of one field; CloudWatch cuts an event at 256 KiB
 MAX_DEPTH = 6
+BATCH_SECONDS = 0.005
+"""A line waits so long for others, and all of them cost one write."""
 
 _KEYS = re.compile(
     r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}"  # OpenAI; "task-definition..." is not one
@@ -28,6 +33,9 @@ _KEYS = re.compile(
 # Nothing that the pattern finds lacks one of these. Looking for them first costs a tenth of the pattern's time.
 _MARKS = ("sk-", "prodkit_", "AKIA", "ASIA", "X-Amz-S")
 _BEARER = "bearer "
+_BYTE_MARKS = tuple(mark.encode() for mark in _MARKS)
+# Whatever is not plain JSON takes the careful way.
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def redact(text: str) -> str:
@@ -39,7 +47,7 @@ def redact(text: str) -> str:
 
 def setup(level: str) -> None:
     """Send every logger of the process to stdout as JSON lines from `level` (`debug`, `info`, ...) on."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("botocore", "boto3", "urllib3", "httpx", "httpx2", "httpcore", "openai", "asyncio"):
@@ -61,17 +69,86 @@ def write(fields: Mapping[str, Any]) -> None:
 
 
 def write_line(line: str) -> None:
-    """Write a line to stdout at once; a closed pipe loses the line, not the request."""
+    """Write a line to stdout, inside `in_batches` within BATCH_SECONDS; a closed pipe loses it, not the request."""
+    batch = _batch
+    if batch is not None and threading.get_ident() == batch.thread:
+        batch.add(line)
+    else:
+        _write_out(line + "\n")
+
+
+@contextlib.contextmanager
+def in_batches() -> Iterator[None]:
+    """Inside the block, of this event loop, lines are collected for BATCH_SECONDS; none is left at its end.
+
+    A process that is killed may lose its last lines.
+    """
+    global _batch
+    batch = _batch = _Batch(asyncio.get_running_loop())
+    try:
+        yield
+    finally:
+        _batch = None
+        batch.flush()
+
+
+class _Batch:
+    """Lines of one event loop's thread on their way to stdout."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.thread = threading.get_ident()
+        self._loop = loop
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if not self._lines:
+            self._loop.call_later(BATCH_SECONDS, self.flush)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            lines.append("")
+            _write_out("\n".join(lines))
+
+
+_batch: _Batch | None = None
+
+
+def _write_out(text: str) -> None:
     # When nobody reads stdout any more there is no place left to say so.
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def encode(fields: Mapping[str, Any]) -> str:
     """One line of JSON without keys, None fields and over-long texts; any value can be encoded."""
-    cleaned = {_text(name): _clean(value, MAX_DEPTH) for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        line = orjson.dumps(given, option=_PLAIN)
+    except TypeError:
+        line = b""
+    # Nearly every line is short and holds no mark of a key. A mark's letters are never escaped in JSON.
+    if line and len(line) <= MAX_TEXT and not any(mark in line for mark in _BYTE_MARKS) and not _bearer(line):
+        return line.decode()
+    cleaned = {_text(name): _clean(value, MAX_DEPTH) for name, value in given.items()}
     return orjson.dumps(cleaned).decode()
+
+
+def _bearer(line: bytes) -> bool:
+    return _BEARER.encode() in line.lower()
+
+
+class _Handler(logging.Handler):
+    """Records of the standard library's loggers, in the order of all other lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            write_line(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 class JsonFormatter(logging.Formatter):
@@ -114,5 +191,9 @@ def _text(value: object) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_whole_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=2)  # of the running second, and of one before it
+def _whole_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

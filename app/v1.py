@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Callable, Iterable, MutableMapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import check_size
 from app.pipeline.endpoints import ENDPOINTS, SERVED
 from app.pipeline.messages import ByteStream, Call, Reply
+from app.time_limit import within
 
 if TYPE_CHECKING:
     from app.models import Models
@@ -35,6 +36,8 @@ BODY_SECONDS = 60.0
 """For a whole request body to arrive: a caller who sends nothing holds no slot for longer."""
 WRITE_SLACK_SECONDS = 10.0
 """Beyond the longest stream, for a caller who reads its end slowly."""
+WATCH_AFTER_SECONDS = 0.1
+"""Work that takes longer is watched for a caller who goes away; what is over sooner pays for no watcher."""
 
 
 class V1:
@@ -46,14 +49,18 @@ class V1:
         self._pipeline_of = pipeline_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
-        """Answer one HTTP request; raises ApiError for a refusal, before anything is sent."""
+        """Answer one HTTP request; raises ApiError for a refusal, before anything is sent.
+
+        `record.status` is set once the answer has begun.
+        """
         services = self._services_of()
         path: str = scope["path"]
         check_route(path, scope["method"])
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = Headers(scope["headers"])
         record.identity = await authenticate(headers.get("authorization"), services.keys)
         if path not in ENDPOINTS:
             body = models_body(services.models.current, path)
+            record.status = 200
             await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], body)
             return
         body = await read_body(receive, headers.get("content-length"))
@@ -63,6 +70,7 @@ class V1:
             reply = await self._pipeline_of().run(Call(path, body, record.identity, record.request_id, headers))
         if reply is None:
             return
+        record.status = reply.status
         if isinstance(reply.body, bytes):
             await _send_whole(send, reply.status, reply.headers, reply.body)
             return
@@ -89,7 +97,26 @@ class V1:
 
 def new_request_id() -> str:
     """An id for one request, as OpenAI's look."""
-    return f"req_{uuid.uuid4().hex}"
+    return "req_" + os.urandom(16).hex()
+
+
+class Headers(Mapping[str, str]):
+    """A request's headers by their names in lower case; only what is asked for is decoded."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        """`raw` as ASGI gives them: names in lower case. Of a repeated one the last counts."""
+        self._raw = dict(raw)
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
 
 
 def check_route(path: str, method: str) -> None:
@@ -129,7 +156,7 @@ async def read_body(receive: Receive, content_length: str | None) -> bytes:
     pieces = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        with within(BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -156,14 +183,20 @@ class UntilDisconnect:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher = asyncio.create_task(self._watch())
+        self._watcher: asyncio.Task[None] | None = None
+        self._later = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._begin)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._watcher.cancel()
+        self._later.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         # Somebody else may have cancelled the task as well; then it stays cancelled.
         return kind is asyncio.CancelledError and self._gone and not self._task.uncancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -92,22 +92,13 @@ class WebApp:
             await self._site(scope, receive, send)
             return
         record = Record(new_request_id(), scope["path"])
-        started = False
-
-        async def noting(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                record.status = message["status"]
-            await send(message)
-
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
             with self._gate.enter(scope["headers"]):
                 if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
-                    await self._v1(scope, receive, noting, record)
+                    await self._v1(scope, receive, send, record)
                 else:
-                    await self._product(scope, receive, noting, record)
+                    await self._product(scope, receive, send, record)
         except ApiError as error:
             record.refused(error)
             await send_error(send, error, record.request_id)
@@ -117,8 +108,9 @@ class WebApp:
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": record.request_id}})
             broken = ApiError("internal_error", f"Something went wrong here; report it with {record.request_id}.")
+            begun = record.status is not None
             record.refused(broken)
-            if started:
+            if begun:
                 raise  # the server closes the connection: an answer that breaks off must not look whole
             await send_error(send, broken, record.request_id)
         finally:
@@ -131,6 +123,7 @@ class WebApp:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
+                record.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request_id.encode())]
             await send(message)
 

@@ -16,6 +16,7 @@ from app.pipeline.attempt import OpenStream, attempt
 from app.pipeline.choose import fallback_plans
 from app.resilience import Resilience, quota_exhausted
 from app.resilience.breaker import Entry
+from app.time_limit import until
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
@@ -63,7 +64,7 @@ async def ask_openai(
     resilience.budget.earn()
     line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience)
     try:
-        async with asyncio.timeout_at(deadline):
+        with until(deadline):
             result = await line.ask(plan, ATTEMPTS)
             if plan.model.fallback and _another_model_may_help(result):
                 plan, result = await line.fall_back(plan, result)

@@ -11,9 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -358,3 +360,13 @@ async def test_calls_cost_no_connection_each(settings: Settings, aws: Aws) -> No
     assert await store.call("INFO", "clients") == before
     assert len(store._lanes) == 1
     await store.stop()
+
+
+def test_the_event_loop_that_a_replica_runs_on_does_the_same(settings: Settings, aws: Aws) -> None:
+    async def several() -> list[Any]:
+        async with connected(settings, aws) as store:
+            store.post("SET", "uvloop", "1")
+            return [await store.call("GET", "uvloop") for _ in range(3)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(several()) == [b"1"] * 3
