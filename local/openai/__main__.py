@@ -20,6 +20,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="fixes the jitter of latencies (default %(default)s)")
     parser.add_argument("--rpm", type=int, help="requests a minute for each key and model (default: the model's)")
     parser.add_argument("--tpm", type=int, help="tokens a minute for each key and model (default: the model's)")
+    parser.add_argument(
+        "--day-seconds", type=float, default=86_400.0, help="how long a day takes for batches (default %(default)s)"
+    )
     options = vars(parser.parse_args())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

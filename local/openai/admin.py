@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.openai import faults
+from local.openai import batches, faults
 from local.openai.state import Simulator, key_hash
 
 _LIMIT_FIELDS = ("rpm", "tpm", "project_tpm", "model", "key")
@@ -23,6 +23,7 @@ def create_admin(simulator: Simulator) -> Starlette:
         Route("/requests", _guarded(admin.requests), methods=["GET"]),
         Route("/limits", _guarded(admin.limits), methods=["POST"]),
         Route("/keys", _guarded(admin.keys), methods=["POST"]),
+        Route("/batches", _guarded(admin.batches), methods=["GET"]),
         Route("/reset", _guarded(admin.reset), methods=["POST"]),
     ]
     return Starlette(routes=routes)
@@ -78,6 +79,11 @@ class _Admin:
         keys = value.get("accept")
         self.simulator.accepted_keys = None if keys is None else frozenset(map(key_hash, keys))
         return {"accepted": None if keys is None else len(keys)}
+
+    async def batches(self, _request: Request) -> dict[str, Any]:
+        found = [await batches.find(self.simulator, name) for name in list(self.simulator.batches)]
+        billed = [{**batch.show(), "billed": batch.usage(), "percent": batches.BATCH_PERCENT} for batch in found]
+        return {"batches": billed}
 
     async def reset(self, _request: Request) -> dict[str, Any]:
         self.simulator.reset()

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from local.openai import batches, files
 from local.openai.endpoints import ENDPOINTS, find_model, without_body
 from local.openai.errors import ApiError, bad, coded
 from local.openai.journal import MOST_BODY_BYTES, Entry
@@ -65,7 +66,7 @@ class Api:
             endpoint = ENDPOINTS.get(entry.path)
             if endpoint is None:
                 if not await request.strike():
-                    await (administer if entry.path.startswith(PREFIX) else without_body)(request)
+                    await _other(request)
                 return
             self._understand(request, endpoint.kind)
             request.admit_request()
@@ -111,6 +112,21 @@ class Api:
         request.model = find_model(self.simulator, name)
         if request.model.kind != kind:
             raise bad(f"The model '{name}' cannot be used with {entry.path}.", "model", "unsupported_model")
+
+
+async def _other(request: Request) -> None:
+    """Answer what no model is asked for."""
+    path = request.entry.path
+    if path.startswith(PREFIX):
+        await administer(request)
+        return
+    collection, _, name = path.removeprefix("/v1/").partition("/")
+    if collection == "files":
+        await files.handle(request, name)
+    elif collection == "batches":
+        await batches.handle(request, name)
+    else:
+        await without_body(request)
 
 
 async def _read(receive: Receive) -> bytes | None:

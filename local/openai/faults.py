@@ -8,7 +8,8 @@ from local.openai.errors import ApiError, coded
 
 BEFORE = ("status", "delay", "html", "disconnect")
 DURING = ("stall", "cut", "malformed", "slow_first_token", "drip", "error_event")
-KINDS = BEFORE + DURING
+OF_BATCHES = ("fail", "expire")
+KINDS = BEFORE + DURING + OF_BATCHES
 MATCHES = ("method", "path", "model", "key")
 
 
@@ -21,6 +22,9 @@ class Fault:
     comment each `interval` seconds. stall, cut, malformed and error_event strike before event number `after` of a
     stream; a `clean` cut ends the stream properly, only too early. status and error_event answer with `status`, `code`,
     `message`, `retry_after` (seconds) and `headers`.
+
+    A fault for POST /v1/batches may make the batch `fail`, with `code` and `message`, or `expire` when `after` of its
+    lines are done. A match of the method BATCH and an endpoint's path strikes the lines of a batch.
     """
 
     kind: str

@@ -11,7 +11,7 @@ class Options:
 
     `speed` multiplies every model latency (0 answers at once, 1 plays the model's own); `rpm` and `tpm` replace the
     models' limits; `seed` fixes the jitter; `today` (ISO date) decides which models are shut down (None: the day it
-    is).
+    is); `day_seconds` is how long the day takes in which a batch has to be done.
     """
 
     speed: float = 0.0
@@ -19,4 +19,5 @@ class Options:
     rpm: int | None = None
     tpm: int | None = None
     today: str | None = None
+    day_seconds: float = 86_400.0
     clock: Clock = field(default_factory=RealClock)

@@ -71,6 +71,11 @@ class Running:
         found: list[dict[str, Any]] = self.admin("GET", f"/requests?wait_seconds={wait_seconds}")["requests"]
         return found
 
+    def batches(self) -> list[dict[str, Any]]:
+        """Every batch as it is by now, oldest first, with the tokens that are `billed` at `percent` of the price."""
+        found: list[dict[str, Any]] = self.admin("GET", "/batches")["batches"]
+        return found
+
     def reset(self) -> None:
         """Back to the state after the start."""
         self.admin("POST", "/reset", {})
@@ -87,10 +92,11 @@ def running(
     rpm: int | None = None,
     tpm: int | None = None,
     today: str | None = None,
+    day_seconds: float = 86_400.0,
     clock: Clock | None = None,
 ) -> Iterator[Running]:
     """Serve a simulator in a thread while the block runs; port 0 takes a free port. Options as in `Options`."""
-    options = Options(speed, seed, rpm, tpm, today, clock or RealClock())
+    options = Options(speed, seed, rpm, tpm, today, day_seconds, clock or RealClock())
     simulator = Simulator(options)
     servers = [_server(Api(simulator)), _server(create_admin(simulator))]
     with contextlib.ExitStack() as open_now:

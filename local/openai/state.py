@@ -4,7 +4,7 @@ import datetime
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local.openai.ask import Turn
 from local.openai.faults import Faults
@@ -14,6 +14,10 @@ from local.openai.models import Model, served
 from local.openai.options import Options
 from local.openai.organization import Organization
 from local.openai.prompt_cache import PromptCache
+
+if TYPE_CHECKING:
+    from local.openai.batches import Batch
+    from local.openai.files import File
 
 _MOST_STORED = 1_000
 
@@ -45,6 +49,8 @@ class Simulator:
         self.stored: OrderedDict[str, Stored] = OrderedDict()
         self.accepted_keys: frozenset[str] | None = None
         self.organization = Organization()
+        self.files: OrderedDict[str, File] = OrderedDict()
+        self.batches: OrderedDict[str, Batch] = OrderedDict()
 
     def models(self) -> list[Model]:
         """The models served today."""
@@ -65,3 +71,5 @@ class Simulator:
         self.stored.clear()
         self.accepted_keys = None
         self.organization.reset()
+        self.files.clear()
+        self.batches.clear()
