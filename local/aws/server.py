@@ -1,17 +1,36 @@
-"""The HTTP server of the emulated AWS: AppConfig is answered here, everything else goes to moto."""
+"""The HTTP server of the emulated AWS: operations registered here in front, moto behind."""
 
-import io
+import json
+import os
 import threading
+import traceback
+import uuid
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+# Read by moto when it is imported. A certificate would take a minute, default images are megabytes nobody asks for, and
+# AWS's own policies would not exist.
+os.environ.setdefault("MOTO_ACM_VALIDATION_WAIT", "1")
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+
+from botocore.model import OperationModel
+from moto.core.exceptions import ServiceException
+from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from local.aws.appconfig import AppConfig, Request
+from local.aws import registry
+from local.aws.admin import ADMIN
+from local.aws.call import Answer, Call, MotoRefusedError, Record, read, with_body
+from local.aws.registry import HANDLERS, SERVICES, Handler
+from local.aws.shapes import check
+
+ACCOUNT = "123456789012"
+Matched = tuple[OperationModel, Record]
+"""An operation and the parameters in its path."""
 
 
 class Emulator:
@@ -19,52 +38,111 @@ class Emulator:
 
     def __init__(self) -> None:
         self.moto = DomainDispatcherApplication(create_backend_app)
-        self.appconfig = AppConfig()
-        self._appconfig_lock = threading.Lock()
+        self._lock = threading.RLock()
         self._dynamodb_lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request by the service that its signature names."""
-        service = _signed_for(environ)
-        if service == "appconfig":
-            return self._appconfig(environ, start_response)
-        if service == "dynamodb":
-            environ["wsgi.input"] = io.BytesIO(_body(environ))  # the lock must not wait for a slow sender
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/_emulator/"):
+            return _send(self._admin(path.removeprefix("/_emulator/"), read(environ)), start_response)
+        name, region = _signed_for(environ)
+        registry.load(name)
+        if name == "dynamodb":
+            environ = with_body(environ, read(environ))  # the lock must not wait for a slow sender
             with self._dynamodb_lock:
-                answer: Iterable[bytes] = self.moto(environ, start_response)
-                return answer
-        passed: Iterable[bytes] = self.moto(environ, start_response)
-        return passed
+                return self._answered(name, region, environ, start_response)
+        return self._answered(name, region, environ, start_response)
 
-    def _appconfig(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = Request(
-            method=environ["REQUEST_METHOD"],
-            path=environ.get("PATH_INFO", "/"),
-            query=dict(parse_qsl(environ.get("QUERY_STRING", ""))),
-            headers={"content-type": environ.get("CONTENT_TYPE") or "application/octet-stream"},
-            body=_body(environ),
-        )
-        with self._appconfig_lock:
-            answer = self.appconfig.answer(request)
-        headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
-        return [answer.body]
+    def _answered(
+        self, name: str, region: str, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        services = _services(name, environ)
+        body = None
+        if services and not get_service_model(services[0]).protocol.startswith("rest"):
+            body = read(environ)  # never large: the operation is named in it, or in a header beside it
+            environ = with_body(environ, body)
+        for service in services:
+            matched = _match(service, environ, body)
+            handler = HANDLERS.get((service, matched[0].name)) if matched else None
+            if matched and handler:
+                return _send(self._handle(handler, matched, environ, region), start_response)
+        if body is not None:
+            environ = with_body(environ, body)
+        answer: Iterable[bytes] = self.moto(environ, start_response)
+        return answer
+
+    def _handle(self, handler: Handler, matched: Matched, environ: WSGIEnvironment, region: str) -> Answer:
+        from local.aws.messages import Messages  # what parses and writes requests is needed by few of them
+
+        body = read(environ)
+        environ = with_body(environ, body)
+        messages = Messages(*matched, environ, body)
+        try:
+            params = messages.parsed()
+            call = Call(self.moto, environ, body, matched[0], messages.protocol, params, ACCOUNT, region)
+            with self._lock:
+                result = handler(call)
+                check(matched[0], result)
+                sent = messages.serialized(result)
+        except ServiceException as refusal:
+            sent = messages.serialized(refusal)
+        except MotoRefusedError as refused:
+            return refused.answer
+        except Exception:  # shown to the caller: a fault of the emulator must not look like a refusal of AWS
+            traceback.print_exc()
+            return Answer(
+                "500 Internal Server Error", [("Content-Type", "text/plain")], traceback.format_exc().encode()
+            )
+        return Answer(sent.status, [("x-amzn-requestid", str(uuid.uuid4())), *sent.headers], sent.body)
+
+    def _admin(self, path: str, body: bytes) -> Answer:
+        function = ADMIN.get(path)
+        json_type = [("Content-Type", "application/json")]
+        if function is None:
+            return Answer("404 Not Found", json_type, json.dumps({"known": sorted(ADMIN)}).encode())
+        with self._lock:
+            return Answer("200 OK", json_type, json.dumps(function(json.loads(body or b"{}"))).encode())
 
 
-def _body(environ: WSGIEnvironment) -> bytes:
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    body: bytes = environ["wsgi.input"].read(length) if length else b""
-    return body
+def _send(answer: Answer, start_response: StartResponse) -> list[bytes]:
+    headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
+    start_response(answer.status, [*headers, ("Content-Length", str(len(answer.body)))])
+    return [answer.body]
 
 
-def _signed_for(environ: WSGIEnvironment) -> str:
-    """The signing name in a SigV4 Authorization header; "" for an unsigned or presigned request."""
+def _services(name: str, environ: WSGIEnvironment) -> list[str]:
+    """The services with operations here that a request signed for `name` may be for."""
+    if name != "s3":
+        return SERVICES.get(name, [])
+    return ["s3control"] if environ.get("PATH_INFO", "").startswith("/v20180820/") else []  # both sign as s3
+
+
+def _match(service: str, environ: WSGIEnvironment, body: bytes | None) -> Matched | None:
+    """The operation of a request, None when this service has none of that name."""
+    model = get_service_model(service)
+    if body is None:
+        from local.aws.messages import routed
+
+        return routed(service, environ)
+    if "HTTP_X_AMZ_TARGET" in environ:
+        operation = environ["HTTP_X_AMZ_TARGET"].rpartition(".")[2]
+    else:
+        form = parse_qs(body.decode())
+        if form.get("Version") not in (None, [model.api_version]):
+            return None  # classic and application load balancers share a signing name and names of actions
+        operation = form.get("Action", [""])[0]
+    return (model.operation_model(operation), {}) if operation in model.operation_names else None
+
+
+def _signed_for(environ: WSGIEnvironment) -> tuple[str, str]:
+    """Signing name and region of a SigV4 Authorization header; "" for an unsigned or presigned request."""
     scope = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split(",")[0].split("/")
-    return scope[3] if len(scope) > 3 else ""
+    return (scope[3].lower(), scope[2]) if len(scope) > 3 else ("", "")
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped
-    protocol_version = "HTTP/1.1"  # keep-alive: replicas poll
+    protocol_version = "HTTP/1.1"  # keep-alive: replicas poll, and a provider makes thousands of calls
 
     def log_request(self, *_: Any) -> None:
         """A request is not news."""

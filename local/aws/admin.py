@@ -1,0 +1,46 @@
+"""What a test does to the emulated world and AWS has no API for: POST /_emulator/<path> with a JSON object."""
+
+from collections.abc import Callable
+from typing import Final
+
+from moto.moto_api._internal.models import moto_api_backend
+
+from local.aws import registry, state
+from local.aws.call import Record
+
+Admin = Callable[[Record], Record]
+
+
+def reset(_body: Record) -> Record:
+    """Forget everything, moto's state included."""
+    state.reset()
+    moto_api_backend.reset()
+    return {}
+
+
+def clock(body: Record) -> Record:
+    """`{"advance_seconds": 600}`: move time forward for what is timed here, such as AppConfig's deployments."""
+    return {"now": state.advance(float(body.get("advance_seconds", 0))).isoformat()}
+
+
+def operations(_body: Record) -> Record:
+    """Every operation that is answered here and not by moto, `service:Operation`."""
+    registry.load_all()
+    return {"operations": sorted(":".join(key) for key in registry.HANDLERS)}
+
+
+def fail_next_deployment(body: Record) -> Record:
+    """`{"reason": "tasks failed to start.", "service": "web"}`: the next ECS deployment, of any service when none is
+    named, fails; with a circuit breaker or alarms that roll back, the task definition before it is put back."""
+    registry.load("ecs")
+    from local.aws.services import ecs_deployments
+
+    return ecs_deployments.fail_next(body)
+
+
+ADMIN: Final[dict[str, Admin]] = {
+    "clock": clock,
+    "ecs/fail-next-deployment": fail_next_deployment,
+    "operations": operations,
+    "reset": reset,
+}
