@@ -14,24 +14,23 @@ def main() -> None:
     """Run the server until it is told to end."""
     parser = argparse.ArgumentParser(prog="python -m local.aws", description="An emulated AWS on loopback.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--all", action="store_true", help="load every service before saying where, not when asked for")
+    parser.add_argument("--all", action="store_true", help="answer what deploying a stack asks for, too")
     given = parser.parse_args()
     from moto.backends import get_backend
 
     from local.aws import registry
     from local.aws.server import server
 
-    emulator = server(given.port)
+    emulator = server(given.port, everything=given.all)
     ended = threading.Event()
     for caught in (signal.SIGINT, signal.SIGTERM):
         signal.signal(caught, lambda *_: ended.set())
-    if given.all:
-        registry.load_all()
     threading.Thread(target=emulator.serve_forever, daemon=True).start()
     announce({"url": f"http://127.0.0.1:{emulator.server_port}"})
     for service in SERVICES:
         get_backend(service)
-        registry.load(service)
+    if given.all:
+        registry.load_all()
     ended.wait()
     emulator.shutdown()
     emulator.server_close()

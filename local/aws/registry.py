@@ -1,5 +1,5 @@
 """Which operations are answered here. A module of `services/` registers its own when it is imported, and that is when
-the first request signed for its service arrives: `make up` pays for the few services its app talks to."""
+the first request signed for its service arrives."""
 
 import importlib
 import threading

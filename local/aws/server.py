@@ -29,6 +29,8 @@ from local.aws.registry import HANDLERS, SERVICES, Handler
 from local.aws.shapes import check
 
 ACCOUNT = "123456789012"
+APP_NAMES = frozenset({"appconfig"})
+"""Signing names of the services that the app itself needs more of than moto has."""
 Matched = tuple[OperationModel, Record]
 """An operation and the parameters in its path."""
 
@@ -36,7 +38,8 @@ Matched = tuple[OperationModel, Record]
 class Emulator:
     """The WSGI application. A DynamoDB request runs alone: moto's conditional writes are not atomic between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, everything: bool) -> None:
+        self._names = registry.MODULES.keys() if everything else APP_NAMES
         self.moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.RLock()
         self._dynamodb_lock = threading.Lock()
@@ -47,7 +50,8 @@ class Emulator:
         if path.startswith("/_emulator/"):
             return _send(self._admin(path.removeprefix("/_emulator/"), read(environ)), start_response)
         name, region = _signed_for(environ)
-        registry.load(name)
+        if name in self._names:
+            registry.load(name)
         if name == "dynamodb":
             environ = with_body(environ, read(environ))  # the lock must not wait for a slow sender
             with self._dynamodb_lock:
@@ -57,7 +61,7 @@ class Emulator:
     def _answered(
         self, name: str, region: str, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        services = _services(name, environ)
+        services = _services(name, environ) if name in self._names else []
         body = None
         if services and not get_service_model(services[0]).protocol.startswith("rest"):
             body = read(environ)  # never large: the operation is named in it, or in a header beside it
@@ -67,6 +71,11 @@ class Emulator:
             handler = HANDLERS.get((service, matched[0].name)) if matched else None
             if matched and handler:
                 return _send(self._handle(handler, matched, environ, region), start_response)
+        if name == "appconfig":  # moto's own has other ids, and nothing that is deployed
+            path = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+            kind = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "NotImplemented")]
+            text = json.dumps({"Message": f"{path} is not emulated"}).encode()
+            return _send(Answer("501 Not Implemented", kind, text), start_response)
         if body is not None:
             environ = with_body(environ, body)
         answer: Iterable[bytes] = self.moto(environ, start_response)
@@ -148,8 +157,14 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped
         """A request is not news."""
 
 
-def server(port: int = 0) -> BaseWSGIServer:
-    """A bound server on 127.0.0.1; call `serve_forever`."""
-    made = make_server("127.0.0.1", port, Emulator(), threaded=True, request_handler=_Handler)
+def server(port: int = 0, everything: bool = False) -> BaseWSGIServer:
+    """A bound server on 127.0.0.1; call `serve_forever`.
+
+    Args:
+        port: 0 takes a free one.
+        everything: answer what deploying a stack asks for, too; without it, what the app itself asks for.
+    """
+    emulator = Emulator(everything)
+    made = make_server("127.0.0.1", port, emulator, threaded=True, request_handler=_Handler)
     made.daemon_threads = True  # type: ignore[attr-defined]  # of socketserver.ThreadingMixIn: a long poll must not hold up the end
     return made
