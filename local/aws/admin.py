@@ -5,7 +5,7 @@ from typing import Final
 
 from moto.moto_api._internal.models import moto_api_backend
 
-from local.aws import registry, state
+from local.aws import faults, registry, state
 from local.aws.call import Record
 
 Admin = Callable[[Record], Record]
@@ -38,9 +38,20 @@ def fail_next_deployment(body: Record) -> Record:
     return ecs_deployments.fail_next(body)
 
 
+def refuse(body: Record) -> Record:
+    """`{"operation": "sqs:CreateQueue", "code": "AccessDenied"}`: refuse the next call, or the next `times`."""
+    registry.load_all()
+    service, _, operation = body["operation"].partition(":")
+    if (service, operation) not in registry.HANDLERS:
+        return {"error": f"{body['operation']} is not answered here, so it cannot be made to fail"}
+    faults.arm(body["operation"], body["code"], body.get("message", "refused by a test"), int(body.get("times", 1)))
+    return {}
+
+
 ADMIN: Final[dict[str, Admin]] = {
     "clock": clock,
     "ecs/fail-next-deployment": fail_next_deployment,
     "operations": operations,
+    "refuse": refuse,
     "reset": reset,
 }

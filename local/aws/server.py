@@ -22,9 +22,9 @@ from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from local.aws import registry
+from local.aws import faults, registry
 from local.aws.admin import ADMIN
-from local.aws.call import Answer, Call, MotoRefusedError, Record, read, with_body
+from local.aws.call import Answer, AwsError, Call, MotoRefusedError, Record, read, with_body
 from local.aws.registry import HANDLERS, SERVICES, Handler
 from local.aws.shapes import check
 
@@ -91,6 +91,8 @@ class Emulator:
             params = messages.parsed()
             call = Call(self.moto, environ, body, matched[0], messages.protocol, params, ACCOUNT, region)
             with self._lock:
+                if fault := faults.due(f"{call.service}:{call.operation}"):
+                    raise AwsError(*fault)
                 result = handler(call)
                 check(matched[0], result)
                 sent = messages.serialized(result)

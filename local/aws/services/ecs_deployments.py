@@ -192,4 +192,35 @@ def served_deployments(call: Call, service: Record, only_deployment: Record) -> 
 @api(SERVICE, "ListServiceDeployments")
 def list_deployments(call: Call) -> Record:
     """ListServiceDeployments, newest first."""
-    name = call["service"].rsplit("/", 1)[-1]
+    name, cluster = (call.get(one, "default").rsplit("/", 1)[-1] for one in ("service", "cluster"))
+    found = [
+        {
+            **{key: one[key] for key in _BRIEF if key in one},
+            "targetServiceRevisionArn": one["targetServiceRevision"]["arn"],
+        }
+        for one in reversed(call.table("deployments").values())
+        if one["serviceArn"].endswith(f"/{name}")
+        and one["clusterArn"].endswith(f"/{cluster}")
+        and one["status"] in (call.get("status") or [one["status"]])
+    ]
+    return {"serviceDeployments": found}
+
+
+def _by_arn(call: Call, name: str, arns: list[str]) -> tuple[list[Record], list[Record]]:
+    kept = call.table(name)
+    missing = [{"arn": arn, "reason": "MISSING"} for arn in arns if arn not in kept]
+    return [kept[arn] for arn in arns if arn in kept], missing
+
+
+@api(SERVICE, "DescribeServiceDeployments")
+def describe_deployments(call: Call) -> Record:
+    """DescribeServiceDeployments."""
+    found, failures = _by_arn(call, "deployments", call["serviceDeploymentArns"])
+    return {"serviceDeployments": found, "failures": failures}
+
+
+@api(SERVICE, "DescribeServiceRevisions")
+def describe_revisions(call: Call) -> Record:
+    """DescribeServiceRevisions."""
+    found, failures = _by_arn(call, "revisions", call["serviceRevisionArns"])
+    return {"serviceRevisions": found, "failures": failures}
