@@ -33,8 +33,8 @@ def _get_permission(bucket: Any, action: str, resource: str) -> Any:
     )
 
 
-def _logging_allowed(target: Any, _prefix: str) -> bool:
-    for one in _listed(json.loads(target.policy)["Statement"]) if target.policy else ():
+def _logging_allowed(target_bucket: Any, target_prefix: str) -> bool:
+    for one in _listed(json.loads(target_bucket.policy)["Statement"]) if target_bucket.policy else ():
         principal = one["Principal"] if isinstance(one.get("Principal"), dict) else {}
         may = "logging.s3.amazonaws.com" in _listed(principal.get("Service"))
         if one["Effect"] == "Allow" and may and {"s3:PutObject", "s3:*"} & set(_listed(one.get("Action"))):
