@@ -6,15 +6,17 @@ PORT ?= 8080
 # An exported STACK never deploys: only one given on the command line counts.
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
+# From anywhere: to be taken for a trial harms nobody.
+TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
-.PHONY: help up demo-deploy plan test mutants bench key rotate promote destroy lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench key rotate promote destroy cycle-all lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-up: $(READY) ## run the whole thing here; with STACK=dev deploy that stack to AWS
-	@$(if $(GIVEN),$(PY) -m stacks up $(STACK),exec $(PY) -m local up --port $(PORT))
+up: $(READY) ## run the whole thing here; with STACK=dev deploy that stack to AWS, EMULATED=1 to an emulated one
+	@$(if $(GIVEN),$(PY) -m stacks up $(STACK) $(TRIAL),exec $(PY) -m local up --port $(PORT))
 
 demo-deploy: $(READY) ## replace every replica here under 50 live streams: none is cut, or it fails
 	@exec $(PY) -m local demo-deploy $(ARGS)
@@ -40,8 +42,11 @@ rotate: $(READY) ## replace STACK's OpenAI key now
 promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging TO=prod)
 	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
 
-destroy: $(READY) ## delete STACK from AWS, after asking
-	@$(NEEDED)$(PY) -m stacks destroy $(STACK)
+destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from the emulated one
+	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)
+
+cycle-all: $(READY) ## preview, up, preview, refresh and destroy of every stack in an emulated AWS (about 12 minutes)
+	@$(PY) -m tests.engine.cycle
 
 lint: $(READY) ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

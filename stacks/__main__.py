@@ -3,13 +3,14 @@
 import argparse
 import getpass
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stacks import emulated as emulated_aws
 from stacks.images import Copier, CopyError, EcrImage, in_ecr, repository_of
 from stacks.keys import setting_key
 from stacks.run_job import JobError, run_job
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_argument("stack", metavar="STACK", help="a stack that has a file in stacks/, such as dev")
     for verb in (up_verb, destroy_verb):
         verb.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
+        verb.add_argument("--emulated", action="store_true", help="in an emulated AWS on this machine: no account")
     promote_verb = verbs.add_parser("promote", help="give a stack the very image that another one runs; builds nothing")
     promote_verb.add_argument("source", metavar="FROM", help="the stack that runs the image, such as staging")
     promote_verb.add_argument("stack", metavar="TO", help="the stack that is to run it, such as prod")
@@ -53,16 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promote_verb.add_argument("--dry-run", action="store_true", help="say what would be done")
     given = parser.parse_args(arguments)
     try:
-        if given.verb == "up":
-            return up(given.stack, yes=given.yes)
-        if given.verb == "destroy":
-            return destroy(given.stack, yes=given.yes)
         if given.verb == "rotate":
             return rotate(given.stack)
         if given.verb == "promote":
             return promote(given.source, given.stack, profile=given.from_profile, dry_run=given.dry_run)
-        return set_key(given.stack, admin=given.admin)
-    except RefusedError as refusal:
+        if given.verb == "key":
+            return set_key(given.stack, admin=given.admin)
+        if given.emulated:
+            return up_emulated(given.stack) if given.verb == "up" else destroy_emulated(given.stack)
+        return (up if given.verb == "up" else destroy)(given.stack, yes=given.yes)
+    except (RefusedError, emulated_aws.EmulationError) as refusal:
         print(f"prodkit: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -91,6 +94,60 @@ def destroy(stack: str, yes: bool = False) -> int:
         if input("Type the stack's name to go on: ").strip() != stack:
             raise RefusedError("the name did not match; nothing was deleted")
     return _attended(pulumi, "destroy", "--stack", stack, "--yes")
+
+
+def up_emulated(stack: str) -> int:
+    """`pulumi up` of a stack in an emulated AWS, which goes on running: the next one finds what this one made."""
+    pulumi, config = _pulumi_for_emulated(stack), _config(stack)
+    aws = emulated_aws.emulation(emulated_aws.FOLDER / stack, _project())
+    state = "running already" if aws.found else "new and empty"
+    print(f"emulated AWS on {aws.url}, {state}; Pulumi's state and its log are in {_shown(aws.folder)}", flush=True)
+    file = aws.config_file(stack, config)
+    environment = aws.environment(config["aws:region"])
+    if _run(pulumi, "stack", "--show-name", "--stack", stack, capture_output=True, env=environment).returncode:
+        _initialise(pulumi, stack, aws.folder, environment)
+    command = ("up", "--config-file", str(file), "--stack", stack, "--skip-preview", "--yes")
+    status = _attended(pulumi, *command, environment=environment)
+    shown = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    print(f"look at it:  {' '.join(f'{name}={environment[name]}' for name in shown)} aws ecs list-clusters")
+    state = f"PULUMI_BACKEND_URL={aws.backend} PULUMI_CONFIG_PASSPHRASE={emulated_aws.PASSPHRASE}"
+    print(f"its outputs: {state} pulumi stack output --stack {stack}")
+    print(f"end it:      make destroy STACK={stack} EMULATED=1")
+    return status
+
+
+def destroy_emulated(stack: str) -> int:
+    """`pulumi destroy` of an emulated stack; then its AWS ends, and what it held is forgotten."""
+    pulumi, config = _pulumi_for_emulated(stack), _config(stack)
+    aws = emulated_aws.find(emulated_aws.FOLDER / stack)
+    if aws is None:
+        raise RefusedError(f"no emulated AWS runs for stack {stack!r}; make up STACK={stack} EMULATED=1 starts one")
+    if _is_protected(stack):
+        raise RefusedError(
+            f"stack {stack!r} is protected; nothing was deleted. To go on, set prodkit:protect to false in "
+            f"stacks/Pulumi.{stack}.yaml, run make up STACK={stack} EMULATED=1, and come back; "
+            f"or forget the whole emulated AWS: kill {aws.pid}"
+        )
+    environment, file = aws.environment(config["aws:region"]), aws.config_file(stack, config)
+    command = ("destroy", "--config-file", str(file), "--stack", stack, "--skip-preview", "--yes")
+    status = _attended(pulumi, *command, environment=environment)
+    if status == 0:
+        aws.forget()
+        print("the emulated AWS has ended; nothing is left of it")
+    return status
+
+
+def _pulumi_for_emulated(stack: str) -> str:
+    """The pulumi command, once stack, command and provider are known to be there."""
+    _config(stack)
+    pulumi = _pulumi()
+    if problem := emulated_aws.plugin_problem(os.environ):
+        raise RefusedError(problem)
+    return pulumi
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
 
 
 def set_key(stack: str, admin: bool = False) -> int:
@@ -212,12 +269,17 @@ def _setting(stack: str, name: str) -> Any:
 def _ready(stack: str) -> str:
     """The pulumi command, once the stack is known to exist and its account to be the one that is signed in."""
     config = _config(stack)
+    pulumi = _pulumi()
+    _check_account(stack, config)
+    return pulumi
+
+
+def _pulumi() -> str:
     pulumi = shutil.which("pulumi")
     if pulumi is None:
         raise RefusedError(
             f"the pulumi command is not on PATH; install it: {INSTALL_PAGE} (make up and make plan work without it)"
         )
-    _check_account(stack, config)
     return pulumi
 
 
@@ -252,13 +314,21 @@ def _check_account(stack: str, config: dict[str, Any]) -> None:
         )
 
 
-def _initialise(pulumi: str, stack: str) -> None:
-    """Makes a stack. `pulumi stack init` rewrites the stack file it finds, so it runs in a folder that has none."""
-    name = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"]
-    with tempfile.TemporaryDirectory(prefix="prodkit-stack-") as folder:
-        (Path(folder) / "Pulumi.yaml").write_text(yaml.safe_dump({"name": name, "runtime": "python"}))
-        if _run(pulumi, "stack", "init", stack, cwd=folder).returncode:
-            raise RefusedError(f"pulumi could not make stack {stack!r}; its message is above")
+def _project() -> str:
+    return str(yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
+
+
+def _initialise(
+    pulumi: str, stack: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> None:
+    """Makes a stack. `pulumi stack init` rewrites the stack file it finds, so it runs where none is or a copy."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="prodkit-stack-") as empty:
+            (Path(empty) / "Pulumi.yaml").write_text(yaml.safe_dump({"name": _project(), "runtime": "python"}))
+            return _initialise(pulumi, stack, Path(empty), environment)
+    if _run(pulumi, "stack", "init", stack, cwd=folder, env=environment).returncode:
+        raise RefusedError(f"pulumi could not make stack {stack!r}; its message is above")
+    return None
 
 
 def _outputs(pulumi: str, stack: str) -> dict[str, Any]:
@@ -269,11 +339,11 @@ def _outputs(pulumi: str, stack: str) -> dict[str, Any]:
     return outputs
 
 
-def _attended(*command: str) -> int:
+def _attended(*command: str, environment: Mapping[str, str] | None = None) -> int:
     """Runs what people may interrupt. Ctrl-C reaches pulumi too, which finishes its step: it must not be killed."""
     before = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
     try:
-        return subprocess.Popen(command, cwd=ROOT).wait()  # noqa: S603 - as in _run
+        return subprocess.Popen(command, cwd=ROOT, env=environment).wait()  # noqa: S603 - as in _run
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -39,7 +39,10 @@ def fail_next_deployment(body: Record) -> Record:
 
 
 def refuse(body: Record) -> Record:
-    """`{"operation": "sqs:CreateQueue", "code": "AccessDenied"}`: refuse the next call, or the next `times`."""
+    """`{"operation": "sqs:CreateQueue", "code": "RequestThrottled"}`: refuse the next call, or the next `times`.
+
+    The code is one of the service's model.
+    """
     registry.load_all()
     service, _, operation = body["operation"].partition(":")
     if (service, operation) not in registry.HANDLERS:

@@ -1,0 +1,198 @@
+"""An emulated AWS for one stack: its process, its Pulumi state and its copy of the stack's file, below `.prodkit/`.
+
+The process outlives the command, so that a second `up` finds what the first one made. When it has ended, what it held
+is gone, and the state that tells of it is thrown away too.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = ROOT / ".prodkit" / "emulated"
+ACCOUNT: Final = "123456789012"
+PASSPHRASE: Final = "emulated"  # noqa: S105 - of a state that holds nothing real
+END_SECONDS: Final = 10.0
+# Processes that this one started: they outlive it, so nobody waits for them unless they are ended here.
+_STARTED: Final[dict[int, "subprocess.Popen[bytes]"]] = {}
+# What the provider must not ask of an emulated AWS, and the only account there is.
+SETTINGS: Final[Mapping[str, Any]] = {
+    "aws:allowedAccountIds": [ACCOUNT],
+    "aws:s3UsePathStyle": True,
+    "aws:skipCredentialsValidation": True,
+    "aws:skipMetadataApiCheck": True,
+}
+# Provider settings that mean the same there; others, such as a profile or a role, name what only a real account has.
+KEPT_SETTINGS: Final = ("aws:region", "aws:defaultTags")
+# Each names something that exists in a real account and not in an empty, emulated one.
+EXISTING: Final = ("vpcId", "hostedZoneId", "certificateArn", "anomalyMonitorArn")
+
+
+class EmulationError(Exception):
+    """The emulated AWS cannot be had; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """An emulated AWS that runs, and the folder of what belongs to it."""
+
+    folder: Path
+    url: str
+    pid: int
+    """Process of the emulated AWS; 0 when somebody else started it."""
+    found: bool = False
+    """It ran already, with all it holds."""
+
+    @property
+    def backend(self) -> str:
+        """Address of the Pulumi state."""
+        return f"file://{self.folder / 'state'}"
+
+    def environment(self, region: str) -> dict[str, str]:
+        """Environment of a pulumi command: this machine's without its AWS and Pulumi accounts."""
+        theirs = ("AWS_", "PULUMI_BACKEND", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_ACCESS_TOKEN")
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(theirs)},
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": region,
+            "AWS_SECRET_ACCESS_KEY": "test",
+            # S3 Control puts the account's number before the host, which no name server knows: as a proxy the emulated
+            # AWS receives such requests all the same. Addresses of this machine are not proxied.
+            "HTTP_PROXY": self.url,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PULUMI_BACKEND_URL": self.backend,
+            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+
+    def config_file(self, stack: str, config: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Path:
+        """Write the stack's file for this AWS and return where; the committed one is never touched.
+
+        Raises:
+            EmulationError: when the stack uses something of a real account.
+        """
+        existing = [key for key in EXISTING if config.get(f"prodkit:{key}")]
+        if existing:
+            raise EmulationError(
+                f"stack {stack!r} uses what an emulated AWS does not have ({', '.join(existing)}); "
+                "leave that out of a copy of the stack, such as stacks/Pulumi.trial.yaml"
+            )
+        kept = {key: value for key, value in config.items() if not key.startswith("aws:") or key in KEPT_SETTINGS}
+        file = self.folder / f"Pulumi.{stack}.yaml"
+        # Pulumi put the salt of the state's secrets there when the stack was made.
+        before = yaml.safe_load(file.read_text()) if file.exists() else {}
+        document = {**before, "config": {**kept, **SETTINGS, **(overrides or {})}}
+        file.write_text(yaml.safe_dump(document))
+        return file
+
+    def end(self) -> None:
+        """End the process; what it held is gone, its log and the state stay."""
+        if self.pid:
+            _end(self.pid)
+
+    def forget(self) -> None:
+        """End the process and delete the folder."""
+        self.end()
+        shutil.rmtree(self.folder)
+
+
+def emulation(folder: Path, project: str) -> Emulation:
+    """The emulated AWS of a folder: the one that runs, or a new one with an empty state.
+
+    Raises:
+        EmulationError: when it does not start.
+    """
+    running = find(folder)
+    if running:
+        return running
+    shutil.rmtree(folder, ignore_errors=True)
+    return start(folder, project)
+
+
+def find(folder: Path) -> Emulation | None:
+    """The emulated AWS of a folder when it still runs."""
+    file = folder / "aws.json"
+    if not file.exists():
+        return None
+    record = json.loads(file.read_text())
+    known = Emulation(folder, record["url"], record["pid"], found=True)
+    return known if _answers(known.url) else None
+
+
+def start(folder: Path, project: str, url: str | None = None) -> Emulation:
+    """Prepare a folder that is empty, and start an emulated AWS unless the address of one is given."""
+    (folder / "state").mkdir(parents=True)
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": project, "runtime": "python"}))
+    if url:
+        return Emulation(folder, url, 0, found=True)
+    log = folder / "aws.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local.aws", "--all"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is for pulumi, and it stays when the command ends
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise EmulationError(f"the emulated AWS ended with status {process.wait()}; see {log}")
+    process.stdout.close()
+    _STARTED[process.pid] = process
+    made = Emulation(folder, json.loads(line)["url"], process.pid)
+    (folder / "aws.json").write_text(json.dumps({"url": made.url, "pid": made.pid}))
+    return made
+
+
+def plugin_problem(environment: Mapping[str, str]) -> str | None:
+    """What to install when Pulumi's AWS provider is not there, or None."""
+    wanted = version("pulumi-aws")
+    home = Path(environment.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    if (home / "plugins" / f"resource-aws-v{wanted}").exists() or shutil.which("pulumi-resource-aws"):
+        return None
+    return f"Pulumi's AWS plugin {wanted} is not installed; run: pulumi plugin install resource aws v{wanted}"
+
+
+def _answers(url: str) -> bool:
+    request = urllib.request.Request(f"{url}/_emulator/clock", data=b"{}", method="POST")  # noqa: S310 - our own address
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as answer:
+            return "now" in json.load(answer)
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def _end(pid: int) -> None:
+    """SIGTERM, and SIGKILL when that did not help in time."""
+    process = _STARTED.pop(pid, None)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline:
+            if process and process.poll() is not None:
+                return
+            time.sleep(0.05)
+            os.kill(pid, 0)
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has ended
+    if process:
+        process.wait()
