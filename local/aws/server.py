@@ -10,11 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-# Read by moto when it is imported. A certificate would take a minute, default images are megabytes nobody asks for, and
-# AWS's own policies would not exist.
+# Read by moto when it is imported: a certificate would take a minute, and default images are megabytes nobody asks for.
 os.environ.setdefault("MOTO_ACM_VALIDATION_WAIT", "1")
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
 from botocore.model import OperationModel
 from moto.core.exceptions import ServiceException
