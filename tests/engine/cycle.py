@@ -23,7 +23,7 @@ import yaml
 from preflight.project import ROOT, Project
 from stacks import emulated
 
-# TYPE.PROPERTY -> why the emulated AWS answers it otherwise than AWS; test_life.py keeps it short.
+# TYPE.PROPERTY -> why the emulated AWS answers it otherwise than AWS; a test keeps it short.
 DRIFT: Final[Mapping[str, str]] = {}
 STEP_SECONDS: Final = 1200
 LINES_SHOWN: Final = 25
