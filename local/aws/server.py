@@ -6,7 +6,6 @@ import threading
 import traceback
 import uuid
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -17,44 +16,45 @@ os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 from botocore.model import OperationModel
 from moto.core.exceptions import ServiceException
 from moto.core.utils import get_service_model
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import BaseWSGIServer
 
 from local.aws import faults, registry
 from local.aws.admin import ADMIN
 from local.aws.call import Answer, AwsError, Call, MotoRefusedError, Record, read, with_body
+from local.aws.http import bound
 from local.aws.registry import HANDLERS, SERVICES, Handler
 from local.aws.shapes import check
 
 ACCOUNT = "123456789012"
-APP_NAMES = frozenset({"appconfig"})
+APP_NAMES = frozenset({"appconfig", "secretsmanager"})
 """Signing names of the services that the app itself needs more of than moto has."""
+WAITS = "AmazonSQS.ReceiveMessage"
+"""Waits for a message that another request brings, so it cannot run alone."""
 Matched = tuple[OperationModel, Record]
 """An operation and the parameters in its path."""
 
 
 class Emulator:
-    """The WSGI application. A DynamoDB request runs alone: moto's conditional writes are not atomic between threads."""
+    """The WSGI application. Requests run one by one: moto's backends are not made for threads."""
 
     def __init__(self, everything: bool) -> None:
         self._names = registry.MODULES.keys() if everything else APP_NAMES
         self.moto = DomainDispatcherApplication(create_backend_app)
-        self._lock = threading.RLock()
-        self._dynamodb_lock = threading.Lock()
+        self._alone = threading.RLock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request by the service that its signature names."""
+        """Serve one request, whose body has arrived, by the service that its signature names."""
         path = environ.get("PATH_INFO", "")
-        if path.startswith("/_emulator/"):
-            return _send(self._admin(path.removeprefix("/_emulator/"), read(environ)), start_response)
         name, region = _signed_for(environ)
-        if name in self._names:
-            registry.load(name)
-        if name == "dynamodb":
-            environ = with_body(environ, read(environ))  # the lock must not wait for a slow sender
-            with self._dynamodb_lock:
-                return self._answered(name, region, environ, start_response)
-        return self._answered(name, region, environ, start_response)
+        if environ.get("HTTP_X_AMZ_TARGET") == WAITS:
+            return self._answered(name, region, environ, start_response)
+        with self._alone:
+            if path.startswith("/_emulator/"):
+                return _send(self._admin(path.removeprefix("/_emulator/"), read(environ)), start_response)
+            if name in self._names:
+                registry.load(name)
+            return self._answered(name, region, environ, start_response)
 
     def _answered(
         self, name: str, region: str, environ: WSGIEnvironment, start_response: StartResponse
@@ -88,12 +88,11 @@ class Emulator:
         try:
             params = messages.parsed()
             call = Call(self.moto, environ, body, matched[0], messages.protocol, params, ACCOUNT, region)
-            with self._lock:
-                if fault := faults.due(f"{call.service}:{call.operation}"):
-                    raise AwsError(*fault)
-                result = handler(call)
-                check(matched[0], result)
-                sent = messages.serialized(result)
+            if fault := faults.due(f"{call.service}:{call.operation}"):
+                raise AwsError(*fault)
+            result = handler(call)
+            check(matched[0], result)
+            sent = messages.serialized(result)
         except ServiceException as refusal:
             sent = messages.serialized(refusal)
         except MotoRefusedError as refused:
@@ -110,8 +109,7 @@ class Emulator:
         json_type = [("Content-Type", "application/json")]
         if function is None:
             return Answer("404 Not Found", json_type, json.dumps({"known": sorted(ADMIN)}).encode())
-        with self._lock:
-            return Answer("200 OK", json_type, json.dumps(function(json.loads(body or b"{}"))).encode())
+        return Answer("200 OK", json_type, json.dumps(function(json.loads(body or b"{}"))).encode())
 
 
 def _send(answer: Answer, start_response: StartResponse) -> list[bytes]:
@@ -150,13 +148,6 @@ def _signed_for(environ: WSGIEnvironment) -> tuple[str, str]:
     return (scope[3].lower(), scope[2]) if len(scope) > 3 else ("", "")
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped
-    protocol_version = "HTTP/1.1"  # keep-alive: replicas poll, and a provider makes thousands of calls
-
-    def log_request(self, *_: Any) -> None:
-        """A request is not news."""
-
-
 def server(port: int = 0, everything: bool = False) -> BaseWSGIServer:
     """A bound server on 127.0.0.1; call `serve_forever`.
 
@@ -164,7 +155,4 @@ def server(port: int = 0, everything: bool = False) -> BaseWSGIServer:
         port: 0 takes a free one.
         everything: answer what deploying a stack asks for, too; without it, what the app itself asks for.
     """
-    emulator = Emulator(everything)
-    made = make_server("127.0.0.1", port, emulator, threaded=True, request_handler=_Handler)
-    made.daemon_threads = True  # type: ignore[attr-defined]  # of socketserver.ThreadingMixIn: a long poll must not hold up the end
-    return made
+    return bound(Emulator(everything), port)
