@@ -28,6 +28,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "kms": ("kms",),
     "logs": ("logs",),
     "s3": ("s3",),
+    "secretsmanager": ("secretsmanager",),
     "sqs": ("sqs",),
 }
 """Signing name -> modules of `services/` that its operations are in."""

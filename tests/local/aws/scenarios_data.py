@@ -183,3 +183,17 @@ def appconfig(rig: Rig) -> None:
     control.delete_environment(**environment)
     control.delete_deployment_strategy(**strategy)
     control.delete_application(**ours)
+
+
+def secretsmanager(rig: Rig) -> None:
+    """A staged version that becomes the current one, and the one before it that stays readable as the previous."""
+    client = rig.client("secretsmanager")
+    first = client.create_secret(Name="key", SecretString="first")["VersionId"]
+    second = client.put_secret_value(SecretId="key", SecretString="second", VersionStages=["AWSPENDING"])["VersionId"]
+    assert client.get_secret_value(SecretId="key")["SecretString"] == "first"
+    client.update_secret_version_stage(
+        SecretId="key", VersionStage="AWSCURRENT", MoveToVersionId=second, RemoveFromVersionId=first
+    )
+    current = client.get_secret_value(SecretId="key")
+    assert (current["SecretString"], current["VersionId"]) == ("second", second)
+    assert client.get_secret_value(SecretId="key", VersionStage="AWSPREVIOUS")["VersionId"] == first

@@ -24,6 +24,7 @@ SCENARIOS: dict[str, Callable[[Rig], None]] = {
     "kms": scenarios_data.kms,
     "logs": scenarios_service.logs,
     "s3": scenarios_data.s3,
+    "secretsmanager": scenarios_data.secretsmanager,
     "sqs": scenarios_data.sqs,
 }
 """Signing name -> what is done with the service."""
