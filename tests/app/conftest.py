@@ -16,12 +16,11 @@ from typing import Any
 import boto3
 import pytest
 import redis
-from moto.secretsmanager.models import SecretsManagerBackend
-from moto.server import ThreadedMotoServer
 
 from app.aws import Aws
 from app.services import Services
 from app.settings import Settings
+from local.aws.server import server
 
 REGION = "us-east-1"
 START_SECONDS = 10.0
@@ -80,33 +79,15 @@ def cloud() -> Iterator[CloudParts]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        let_promoted_secrets_be_read(patch)
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
+        emulated = server()
+        thread = threading.Thread(target=emulated.serve_forever, daemon=True)
+        thread.start()
         try:
-            host, port = server.get_host_and_port()
-            yield make_parts(f"http://{host}:{port}")
+            yield make_parts(f"http://127.0.0.1:{emulated.server_port}")
         finally:
-            server.stop()
-
-
-def let_promoted_secrets_be_read(patch: pytest.MonkeyPatch) -> None:
-    """Moto goes on answering with the old version of a secret after AWSCURRENT was moved to another."""
-    move = SecretsManagerBackend.update_secret_version_stage
-
-    def moved(
-        self: SecretsManagerBackend,
-        secret_id: str,
-        version_stage: str,
-        remove_from_version_id: str,
-        move_to_version_id: str,
-    ) -> tuple[str, str]:
-        answer: tuple[str, str] = move(self, secret_id, version_stage, remove_from_version_id, move_to_version_id)
-        if version_stage == "AWSCURRENT":
-            self.secrets[secret_id].set_default_version_id(move_to_version_id)
-        return answer
-
-    patch.setattr(SecretsManagerBackend, "update_secret_version_stage", moved)
+            emulated.shutdown()
+            thread.join()
+            emulated.server_close()
 
 
 def make_parts(url: str) -> CloudParts:
