@@ -25,6 +25,12 @@ UPSTREAM_ERRORS = "UpstreamErrors"
 INTERNAL_ERRORS = "InternalErrors"
 REQUEST_LATENCY_MS = "RequestLatencyMs"
 TIME_TO_FIRST_TOKEN_MS = "TimeToFirstTokenMs"  # noqa: S105 - a metric, not a password
+RECEIVE_MS = "ReceiveMs"
+OVERHEAD_MS = "OverheadMs"
+PROMPT_MS = "PromptMs"
+GENERATION_MS = "GenerationMs"
+WHOLE_ANSWER_MS = "WholeAnswerMs"
+OPENAI_PROCESSING_MS = "OpenAIProcessingMs"
 INPUT_TOKENS = "InputTokens"
 OUTPUT_TOKENS = "OutputTokens"
 CACHED_INPUT_TOKENS = "CachedInputTokens"
@@ -58,6 +64,12 @@ UNITS: dict[str, str] = {
     INTERNAL_ERRORS: "Count",
     REQUEST_LATENCY_MS: "Milliseconds",
     TIME_TO_FIRST_TOKEN_MS: "Milliseconds",
+    RECEIVE_MS: "Milliseconds",
+    OVERHEAD_MS: "Milliseconds",
+    PROMPT_MS: "Milliseconds",
+    GENERATION_MS: "Milliseconds",
+    WHOLE_ANSWER_MS: "Milliseconds",
+    OPENAI_PROCESSING_MS: "Milliseconds",
     INPUT_TOKENS: "Count",
     OUTPUT_TOKENS: "Count",
     CACHED_INPUT_TOKENS: "Count",
@@ -92,7 +104,7 @@ ERROR_DOMAINS: dict[str, str] = {
 }
 """Which metric counts an error of a domain: rollbacks look at `us` alone."""
 
-DISTRIBUTIONS = frozenset({REQUEST_LATENCY_MS, TIME_TO_FIRST_TOKEN_MS})
+DISTRIBUTIONS = frozenset(name for name, unit in UNITS.items() if unit == "Milliseconds")
 HIGH_RESOLUTION = frozenset({IN_FLIGHT_REQUESTS})
 """Metrics kept by the second: a 10 s alarm on a metric kept by the minute would see nothing."""
 ALWAYS = (REQUESTS, CALLER_ERRORS, UPSTREAM_ERRORS, INTERNAL_ERRORS, SPEND_USD)
@@ -100,6 +112,8 @@ ALWAYS = (REQUESTS, CALLER_ERRORS, UPSTREAM_ERRORS, INTERNAL_ERRORS, SPEND_USD)
 
 MAX_VALUES = 100  # of one metric in one document, CloudWatch's bound
 BIN_RATIO = 1.1  # neighbouring bins differ by 10 %: CloudWatch's own percentile resolution
+_PER_LOG = 1 / math.log(BIN_RATIO)
+"""Bin of a value: its logarithm times this; everything up to 1 (a millisecond) is bin 0."""
 
 
 class Metrics:
@@ -142,10 +156,17 @@ class Metrics:
 
     def observe(self, name: str, value: float) -> None:
         """Add one measurement in the metric's unit to a distribution; raises KeyError for any other name."""
-        if name not in DISTRIBUTIONS:
-            raise KeyError(name)
-        self._bins.setdefault(name, Counter())[_bin(value)] += 1
-        self._sums[name] = self._sums.get(name, 0.0) + max(value, 0.0)
+        bins = self._bins.get(name)
+        if bins is None:
+            if name not in DISTRIBUTIONS:
+                raise KeyError(name)
+            bins, self._sums[name] = self._bins.setdefault(name, Counter()), 0.0
+        if value <= 1:
+            bins[0] += 1
+            self._sums[name] += max(value, 0.0)
+            return
+        bins[round(math.log(value) * _PER_LOG)] += 1
+        self._sums[name] += value
 
     def start(self) -> None:
         """A request begins. Each start needs one `finish`."""
@@ -231,11 +252,6 @@ def _document(identity: Mapping[str, str], values: Mapping[str, object], now: fl
     directive = {"Namespace": NAMESPACE, "Dimensions": [list(DIMENSIONS)], "Metrics": metrics}
     header = {"Timestamp": int(now * 1000), "CloudWatchMetrics": [directive]}
     return orjson.dumps({"_aws": header, **identity, **values}).decode()
-
-
-def _bin(value: float) -> int:
-    """Index of the logarithmic bin of a value; everything below 1 (a millisecond) is bin 0."""
-    return 0 if value <= 1 else round(math.log(value) / math.log(BIN_RATIO))
 
 
 def _distribution(bins: Counter[int], total: float) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -63,11 +64,13 @@ class V1:
             record.status = 200
             await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], body)
             return
+        waited = time.perf_counter()
         body = await read_body(receive, headers.get("content-length"))
-        record.told = True  # the pipeline writes the line of every call that reaches it
+        record.phases.receive_seconds = time.perf_counter() - waited
         reply: Reply | None = None
         async with until_disconnect(receive):
-            reply = await self._pipeline_of().run(Call(path, body, record.identity, record.request_id, headers))
+            call = Call(path, body, record.identity, record.request_id, headers, record)
+            reply = await self._pipeline_of().run(call)
         if reply is None:
             return
         record.status = reply.status

@@ -106,6 +106,27 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
             ],
         ),
         (
+            "Where the time goes, p50, ms",
+            [
+                web(_metrics.RECEIVE_MS, "p50", "caller: sending the request"),
+                web(_metrics.OVERHEAD_MS, "p50", "this service"),
+                web(_metrics.PROMPT_MS, "p50", "OpenAI: prompt, to the first token"),
+                web(_metrics.GENERATION_MS, "p50", "OpenAI: generation"),
+                web(_metrics.WHOLE_ANSWER_MS, "p50", "OpenAI: unstreamed answer"),
+                web(_metrics.OPENAI_PROCESSING_MS, "p50", "OpenAI: by its own clock"),
+            ],
+        ),
+        (
+            "Where the time goes, p99, ms",
+            [
+                web(_metrics.RECEIVE_MS, "p99", "caller: sending the request"),
+                web(_metrics.OVERHEAD_MS, "p99", "this service"),
+                web(_metrics.PROMPT_MS, "p99", "OpenAI: prompt, to the first token"),
+                web(_metrics.GENERATION_MS, "p99", "OpenAI: generation"),
+                web(_metrics.WHOLE_ANSWER_MS, "p99", "OpenAI: unstreamed answer"),
+            ],
+        ),
+        (
             "Requests in flight for each task",
             [web(_metrics.IN_FLIGHT_REQUESTS, "Average", "mean"), web(_metrics.IN_FLIGHT_REQUESTS, "Maximum", "most")],
         ),

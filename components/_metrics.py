@@ -24,6 +24,12 @@ UPSTREAM_ERRORS = "UpstreamErrors"
 INTERNAL_ERRORS = "InternalErrors"
 REQUEST_LATENCY_MS = "RequestLatencyMs"
 TIME_TO_FIRST_TOKEN_MS = "TimeToFirstTokenMs"  # noqa: S105 the name of a metric
+RECEIVE_MS = "ReceiveMs"
+OVERHEAD_MS = "OverheadMs"
+PROMPT_MS = "PromptMs"
+GENERATION_MS = "GenerationMs"
+WHOLE_ANSWER_MS = "WholeAnswerMs"
+OPENAI_PROCESSING_MS = "OpenAIProcessingMs"
 INPUT_TOKENS = "InputTokens"
 OUTPUT_TOKENS = "OutputTokens"
 CACHED_INPUT_TOKENS = "CachedInputTokens"
@@ -58,6 +64,12 @@ NAMES = frozenset(
         INTERNAL_ERRORS,
         REQUEST_LATENCY_MS,
         TIME_TO_FIRST_TOKEN_MS,
+        RECEIVE_MS,
+        OVERHEAD_MS,
+        PROMPT_MS,
+        GENERATION_MS,
+        WHOLE_ANSWER_MS,
+        OPENAI_PROCESSING_MS,
         INPUT_TOKENS,
         OUTPUT_TOKENS,
         CACHED_INPUT_TOKENS,

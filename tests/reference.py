@@ -8,6 +8,7 @@ import yaml
 from app.errors import KINDS
 from app.jobs.settings import ROTATION_ENVIRONMENT
 from app.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.pipeline.record import FIELDS
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
 from components._timeouts import derive
 
@@ -54,6 +55,12 @@ def render() -> str:
             "document each 10 seconds. No tenant, key, request or model is ever a dimension: those are in the log.",
             "",
             *_table(("metric", "unit"), ((f"`{name}`", unit) for name, unit in UNITS.items())),
+            "## The log line of a request",
+            "",
+            'One line of JSON with `event` "request" for each, beside `time` and `level`; a field without a value is',
+            "left out. Never a prompt or an answer.",
+            "",
+            *_table(("field", "meaning"), ((f"`{name}`", meaning) for name, meaning in FIELDS.items())),
             "## Errors",
             "",
             'Always OpenAI\'s shape: `{"error": {"message", "type", "param", "code"}}`. An error of OpenAI itself',

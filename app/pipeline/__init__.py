@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from app.pipeline.isolate import isolated
 from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import usage_of
+from app.pipeline.phases import Phases
 from app.pipeline.record import Record
 from app.pipeline.reserve import reserve_tokens
 from app.pipeline.settle import charge, estimated_usage, settle_usage
@@ -57,7 +57,7 @@ class Pipeline:
 
         An error answer of OpenAI is a Reply with its status. Cancelling closes the upstream connection and accounts.
         """
-        record = Record(call.request_id, call.endpoint, call.identity)
+        record = call.record or Record(call.request_id, call.endpoint, call.identity)
         try:
             reply = await self._answer(call, record)
         except ApiError as error:
@@ -134,7 +134,7 @@ class Pipeline:
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = self._deadline(plan)
-            served, answer = await self._ask_openai(plan, deadline)
+            served, answer = await self._ask_openai(plan, deadline, record.phases)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, deadline=deadline)
             return served, answer
@@ -149,11 +149,11 @@ class Pipeline:
 
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""
-        _, answer = await self._ask_openai(plan, self._deadline(plan))
+        _, answer = await self._ask_openai(plan, self._deadline(plan), Phases())
         assert not isinstance(answer, OpenStream)
         return answer
 
-    async def _ask_openai(self, plan: Plan, deadline: float) -> tuple[Plan, Answer | OpenStream]:
+    async def _ask_openai(self, plan: Plan, deadline: float, phases: Phases) -> tuple[Plan, Answer | OpenStream]:
         settings = self._services.settings
         return await ask_openai(
             self._upstream,
@@ -163,6 +163,7 @@ class Pipeline:
             hold_seconds=settings.heartbeat_seconds,
             stack=settings.stack,
             resilience=self._resilience,
+            phases=phases,
         )
 
     def _deadline(self, plan: Plan) -> float:
@@ -175,16 +176,16 @@ class Pipeline:
         settings = self._services.settings
         meter = opened.meter
         loop = asyncio.get_running_loop()
-        offset = loop.time() - time.perf_counter()  # both are monotonic clocks, of unequal zero
         record.status = 200
+        record.phases.succeeded = True
+        record.openai_ms = record_step.processing_ms(opened.headers)
         record.upstream_request_id = opened.request_id
 
         def on_end(end: StreamEnd) -> None:
             usage = meter.usage or estimated_usage(plan, meter.output_bytes)
             charge(record, plan, usage, estimated=meter.usage is None)
-            if end.first_token_at is not None:
-                record.first_token_ms = round((end.first_token_at - offset - record.started) * 1000, 1)
-            elif end.error_code == "upstream_timeout":
+            record.phases.first_token_at = end.first_token_at
+            if end.first_token_at is None and end.error_code == "upstream_timeout":
                 self._services.metrics.count(FIRST_TOKEN_TIMEOUTS)
             if end.error_code is not None:
                 record.failed_inside(end.error_code)

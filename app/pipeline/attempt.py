@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ class OpenStream:
     held: list[bytes] = field(default_factory=list)
     """Whole events that arrived before the first token, with it: metered, and not yet passed on."""
     first_token_at: float | None = None
-    """Loop time of the first token."""
+    """`time.perf_counter` at the first token."""
     first_token_by: float | None = None
     """Loop time until which it may come; None = any."""
 
@@ -49,7 +50,7 @@ class OpenStream:
         if not meter.see(sse.read(raw)):
             return b""
         if self.first_token_at is None and meter.output_bytes:
-            self.first_token_at = asyncio.get_running_loop().time()
+            self.first_token_at = time.perf_counter()
         return raw if meter.error_code is None else without_key(raw, self.key)
 
     async def begin(self) -> None:

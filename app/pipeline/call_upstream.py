@@ -20,6 +20,7 @@ from app.time_limit import until
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
+    from app.pipeline.phases import Phases
     from app.secret import OpenAIKey
     from app.upstream import Upstream
 
@@ -47,6 +48,7 @@ async def ask_openai(
     hold_seconds: float,
     stack: str,
     resilience: Resilience,
+    phases: Phases,
 ) -> tuple[Plan, Answer | OpenStream]:
     """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
@@ -62,7 +64,7 @@ async def ask_openai(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
     resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience)
+    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases)
     try:
         with until(deadline):
             result = await line.ask(plan, ATTEMPTS)
@@ -85,6 +87,7 @@ class _Line:
     deadline: float
     hold_seconds: float
     resilience: Resilience
+    phases: Phases
 
     async def ask(self, plan: Plan, attempts: int) -> Result:
         """The result of asking the plan's model, at most so many times."""
@@ -146,6 +149,7 @@ class _Line:
             resilience.settle_key(key_entry, paid)
 
     async def _attempt(self, plan: Plan) -> Result:
+        self.phases.attempt()
         try:
             return await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
         except aiohttp.ClientConnectionError as error:

@@ -25,6 +25,7 @@ async def fold(opened: OpenStream, plan: Plan, record: Record, metrics: Metrics,
 
     `deadline` is a time of the running loop's clock.
     """
+    record.phases.succeeded = True
     ends: list[StreamEnd] = []
     # Nobody reads on the way, so no silence needs filling before the deadline.
     stream = CutStream(opened, plan, metrics, deadline=deadline, heartbeat_seconds=float("inf"), on_end=ends.append)
@@ -32,6 +33,7 @@ async def fold(opened: OpenStream, plan: Plan, record: Record, metrics: Metrics,
         async with contextlib.aclosing(stream):
             async for _ in stream:
                 pass
+        record.phases.first_token_at = ends[0].first_token_at
         code = ends[0].error_code
         if code == "upstream_timeout":
             raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.")

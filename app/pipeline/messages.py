@@ -34,6 +34,8 @@ class Call:
     identity: Identity
     request_id: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    record: Record | None = None
+    """Of the HTTP request, to be filled and written; None for a call that is none: the pipeline makes its own."""
 
 
 @dataclass(slots=True)

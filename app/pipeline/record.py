@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app import log, metrics
 from app.errors import ApiError, Domain, upstream_domain
+from app.pipeline.phases import NO_SPLIT, Phases, Split
 from app.prices import PICO_PER_USD
 
 if TYPE_CHECKING:
@@ -22,6 +24,41 @@ LEFT_STATUS = 499
 """For the log alone: nobody waits for the answer any more."""
 LEFT_CODE = "client_disconnected"
 STOPPED_CODE = "stopped"
+PROCESSING_HEADER = "openai-processing-ms"
+MAX_DIGITS = 9  # of a header's milliseconds; more is no time that a request can take
+
+FIELDS: dict[str, str] = {
+    "request_id": "ours, as the caller got it in `x-request-id`",
+    "tenant": "whose key it was",
+    "key_id": "which key",
+    "endpoint": "path",
+    "model": "that answered",
+    "requested_model": "as the caller named it",
+    "fallback_from": "the planned model, when another answered",
+    "status": "HTTP status; 499 when the caller left before there was one",
+    "stream": "whether the caller read a stream",
+    "cache": "`hit`, `miss` or `bypass`",
+    "input_tokens": "as OpenAI counted, cached ones included",
+    "output_tokens": "as OpenAI counted",
+    "cached_tokens": "input that OpenAI had in its prompt cache",
+    "usage_estimated": "the tokens are our estimate: OpenAI's count never came",
+    "cost_usd": "by the prices of the models document",
+    "latency_ms": "from the request's headers to the end of the answer",
+    "first_token_ms": "from the request's headers to the first token of a stream",
+    "receive_ms": "waiting for the caller's body",
+    "overhead_ms": "this service: what no other phase took",
+    "failed_attempts_ms": "attempts at OpenAI without success, and the pauses between them",
+    "prompt_ms": "from the beginning of the attempt that was answered to its first token",
+    "generation_ms": "from the first token to the end of the answer, a slow reader's time included",
+    "whole_answer_ms": "prompt and generation of an unstreamed answer, where nothing tells them apart",
+    "openai_processing_ms": "OpenAI's own time, by its `openai-processing-ms`",
+    "shared_by": "requests that one call to OpenAI answered together",
+    "merge_wait_ms": "how long this one waited for the others; part of `overhead_ms`",
+    "upstream_request_id": "OpenAI's id of the request",
+    "error_code": "as the caller got it",
+    "domain": "who has to act: `caller`, `policy`, `upstream` or `us`",
+}
+"""Every field of the log line of a request, beside `time`, `level` and `event`."""
 
 
 @dataclass(slots=True)
@@ -31,7 +68,7 @@ class Record:
     request_id: str
     endpoint: str
     identity: Identity | None = None
-    started: float = field(default_factory=time.perf_counter)
+    phases: Phases = field(default_factory=Phases)
     status: int | None = None
     stream: bool = False
     model: str | None = None
@@ -42,7 +79,8 @@ class Record:
     usage: Usage | None = None
     usage_estimated: bool = False
     cost_pico: int = 0
-    first_token_ms: float | None = None
+    openai_ms: float | None = None
+    """What OpenAI says it took."""
     upstream_request_id: str | None = None
     shared_by: int | None = None
     """Requests that one call to OpenAI answered together, this one among them."""
@@ -65,7 +103,11 @@ class Record:
 
     def merged(self, part: Part | None) -> None:
         """The call to OpenAI was, or may have been, one for several requests."""
-        if part is not None and part.requests > 1:
+        if part is None:
+            return
+        if part.sent_at is not None:
+            self.phases.asked(part.sent_at)
+        if part.requests > 1:
             self.shared_by, self.merge_wait_ms = part.requests, round(part.waited_ms, 1)
 
     def refused(self, error: ApiError) -> None:
@@ -78,6 +120,9 @@ class Record:
         """OpenAI answered, success or error."""
         self.status = answer.status
         self.upstream_request_id = answer.upstream_request_id
+        self.phases.answered_at = time.perf_counter()
+        self.phases.succeeded = answer.status == 200
+        self.openai_ms = processing_ms(answer.headers)
         if answer.status >= 400:
             self.error_code = answer.error_code
             self.domain = upstream_domain(answer.status)
@@ -93,13 +138,28 @@ class Record:
         self.error_code = STOPPED_CODE if draining else LEFT_CODE
 
 
+def processing_ms(headers: Iterable[tuple[str, str]]) -> float | None:
+    """OpenAI's own time for an answer, by its header; None without one that is a sensible number."""
+    for name, value in headers:
+        if name == PROCESSING_HEADER:
+            return float(value) if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS else None
+    return None
+
+
 def write(record: Record, counts: Metrics) -> None:
     """One JSON line on stdout, never the prompt or the answer, and the metrics of the request; once."""
     if record.told:
         return
     record.told = True
-    latency_ms = (time.perf_counter() - record.started) * 1000
-    _count(record, counts, latency_ms)
+    phases = record.phases
+    ended = time.perf_counter()
+    latency = ended - phases.started
+    first = phases.first_token_at if record.stream else None
+    first_token = None if first is None else first - phases.started
+    # The product's own requests spend most of their time in calls that have lines of their own.
+    split = phases.split(ended, stream=record.stream) if record.model is not None else NO_SPLIT
+    _count(record, counts)
+    _observe(record, counts, latency, first_token, split)
     usage = record.usage
     identity = record.identity
     log.request_line(
@@ -118,8 +178,15 @@ def write(record: Record, counts: Metrics) -> None:
         cached_tokens=usage.cached_tokens if usage else None,
         usage_estimated=True if record.usage_estimated else None,
         cost_usd=record.cost_pico / PICO_PER_USD if usage else None,
-        latency_ms=round(latency_ms, 1),
-        first_token_ms=record.first_token_ms,
+        latency_ms=_ms(latency),
+        first_token_ms=_ms(first_token),
+        receive_ms=_ms(phases.receive_seconds or None),
+        overhead_ms=_ms(split.overhead),
+        failed_attempts_ms=_ms(split.failed) or None,
+        prompt_ms=_ms(split.prompt),
+        generation_ms=_ms(split.generation),
+        whole_answer_ms=_ms(split.whole),
+        openai_processing_ms=record.openai_ms,
         shared_by=record.shared_by,
         merge_wait_ms=record.merge_wait_ms,
         upstream_request_id=record.upstream_request_id,
@@ -128,15 +195,34 @@ def write(record: Record, counts: Metrics) -> None:
     )
 
 
-def _count(record: Record, counts: Metrics, latency_ms: float) -> None:
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _observe(record: Record, counts: Metrics, latency: float, first_token: float | None, split: Split) -> None:
+    observe = counts.observe
+    observe(metrics.REQUEST_LATENCY_MS, latency * 1000)
+    if record.phases.receive_seconds:
+        observe(metrics.RECEIVE_MS, record.phases.receive_seconds * 1000)
+    if split.overhead is not None:
+        observe(metrics.OVERHEAD_MS, split.overhead * 1000)
+    if first_token is not None:
+        observe(metrics.TIME_TO_FIRST_TOKEN_MS, first_token * 1000)
+    if split.prompt is not None and split.generation is not None:
+        observe(metrics.PROMPT_MS, split.prompt * 1000)
+        observe(metrics.GENERATION_MS, split.generation * 1000)
+    elif split.whole is not None:
+        observe(metrics.WHOLE_ANSWER_MS, split.whole * 1000)
+    if record.openai_ms is not None:
+        observe(metrics.OPENAI_PROCESSING_MS, record.openai_ms)
+
+
+def _count(record: Record, counts: Metrics) -> None:
     counts.count(metrics.REQUESTS)
-    counts.observe(metrics.REQUEST_LATENCY_MS, latency_ms)
     if record.domain is not None:
         counts.count(metrics.ERROR_DOMAINS[record.domain])
     if record.status == 429 and record.domain is Domain.POLICY:
         counts.count(metrics.RATE_LIMITED)
-    if record.first_token_ms is not None:
-        counts.observe(metrics.TIME_TO_FIRST_TOKEN_MS, record.first_token_ms)
     if record.cache == "hit":
         counts.count(metrics.CACHE_HITS)
     elif record.cache == "miss":

@@ -26,7 +26,7 @@ class StreamEnd:
     error_code: str | None
     left_early: bool
     first_token_at: float | None
-    """Loop time of the first token."""
+    """`time.perf_counter` at the first token."""
 
 
 class MeteredStream:

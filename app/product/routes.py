@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -25,6 +26,7 @@ from app.v1 import until_disconnect
 if TYPE_CHECKING:
     from app.keys import Identity
     from app.pipeline import Pipeline
+    from app.pipeline.record import Record
     from app.services import Services
 
 MAX_ASK_BYTES = 64 * 1024
@@ -136,6 +138,7 @@ class _Product:
 async def _body(request: Request, most: int) -> bytes:
     """The whole body; raises ApiError 413 as soon as it is longer than `most` bytes, 408 when it does not arrive."""
     body = bytearray()
+    waited = time.perf_counter()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
@@ -144,6 +147,8 @@ async def _body(request: Request, most: int) -> bytes:
                     raise ApiError("request_too_large", f"The request's body is longer than {most} bytes.")
     except TimeoutError:
         raise ApiError("request_timeout", f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+    record: Record = request.state.record
+    record.phases.receive_seconds = time.perf_counter() - waited
     return bytes(body)
 
 

@@ -22,6 +22,7 @@ from app.pipeline.attempt import OpenStream
 from app.pipeline.call_upstream import ask_openai
 from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
+from app.pipeline.phases import Phases
 from app.resilience import Resilience
 from app.upstream import Upstream
 from tests.app.conftest import free_port
@@ -87,6 +88,7 @@ async def ask_for(asked: Plan, upstream: Upstream, keys: Keys, *, seconds: float
         hold_seconds=SECONDS,
         stack="dev",
         resilience=resilience,
+        phases=Phases(),
     )
     assert served is asked
     return answer

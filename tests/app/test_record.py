@@ -96,6 +96,15 @@ def test_a_charged_call_tells_tokens_and_dollars_but_no_word_of_the_prompt(capsy
     assert "secret" not in json.dumps(line)
 
 
+def test_every_field_of_a_line_is_explained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: dict[str, Any] = {}
+    monkeypatch.setattr("app.log.request_line", lambda **given: fields.update(given))
+    step.write(Record("req_1", "/v1/responses"), Counts())
+    assert list(fields) == list(step.FIELDS)
+
+
 def test_a_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     record = Record("req_1", "/v1/responses")
     for _ in range(2):
