@@ -16,6 +16,7 @@ from app.pipeline.messages import ByteStream, Call, Reply
 
 if TYPE_CHECKING:
     from app.keys import Identity
+    from app.pipeline.record import Record
 
 BASE_URL = "http://pipeline.invalid/v1"
 """Never resolved: `.invalid` has no address by RFC 2606, should anything ever try."""
@@ -32,13 +33,14 @@ class Runs(Protocol):
         """Answer one call; raises ApiError before the first byte, and only then."""
 
 
-def client(pipeline: Runs, identity: Identity, request_id: str) -> AsyncOpenAI:
+def client(pipeline: Runs, identity: Identity, request_id: str, parent: Record | None = None) -> AsyncOpenAI:
     """An official client on the account of `identity`: every policy holds, nothing leaves but by the pipeline.
 
+    `parent` is the record of the HTTP request that is answered with its calls.
     It never retries (the pipeline owns that) and has no timeout of its own (the pipeline's deadlines hold). Errors are
     the SDK's: `api_error` turns them back. Use it in `async with`, and every stream of it too.
     """
-    transport = PipelineTransport(pipeline, identity, request_id)
+    transport = PipelineTransport(pipeline, identity, request_id, parent)
     # trust_env=False: a proxy named in the environment would take the place of the transport.
     http = httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)
     return AsyncOpenAI(api_key="in-process", base_url=BASE_URL, max_retries=0, timeout=None, http_client=http)
@@ -47,16 +49,17 @@ def client(pipeline: Runs, identity: Identity, request_id: str) -> AsyncOpenAI:
 class PipelineTransport(httpx2.AsyncBaseTransport):
     """Answers a request by `Pipeline.run`, streams as they come. Closing or cancelling reaches the pipeline."""
 
-    def __init__(self, pipeline: Runs, identity: Identity, request_id: str) -> None:
+    def __init__(self, pipeline: Runs, identity: Identity, request_id: str, parent: Record | None = None) -> None:
         self._pipeline = pipeline
         self._identity = identity
         self._request_id = request_id
+        self._parent = parent
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The pipeline's answer; its refusal is a response with the status and body a caller of /v1 would get."""
         body = await request.aread()
         headers = {"content-type": request.headers.get("content-type", "application/json")}
-        call = Call(request.url.path, body, self._identity, self._request_id, headers)
+        call = Call(request.url.path, body, self._identity, self._request_id, headers, parent=self._parent)
         try:
             reply = await self._pipeline.run(call)
         except ApiError as error:

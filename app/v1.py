@@ -62,7 +62,7 @@ class V1:
         if path not in ENDPOINTS:
             body = models_body(services.models.current, path)
             record.status = 200
-            await _send_whole(send, 200, [("content-type", "application/json"), _id(record.request_id)], body)
+            await _send_whole(send, 200, [("content-type", "application/json"), *record.id_headers()], body)
             return
         waited = time.perf_counter()
         body = await read_body(receive, headers.get("content-length"))
@@ -213,9 +213,9 @@ def until_disconnect(receive: Receive) -> UntilDisconnect:
     return UntilDisconnect(receive)
 
 
-async def send_error(send: Send, error: ApiError, request_id: str) -> None:
+async def send_error(send: Send, error: ApiError, record: Record) -> None:
     """Answer with an error in OpenAI's shape."""
-    headers = [*error.headers.items(), ("content-type", "application/json"), _id(request_id)]
+    headers = [*error.headers.items(), ("content-type", "application/json"), *record.id_headers()]
     await _send_whole(send, error.status, headers, error.body())
 
 
@@ -232,7 +232,3 @@ async def _send_start(send: Send, status: int, headers: Iterable[tuple[str, str]
 
 def _model_object(name: str, created: int) -> dict[str, object]:
     return {"id": name, "object": "model", "created": created, "owned_by": "prodkit"}
-
-
-def _id(request_id: str) -> tuple[str, str]:
-    return "x-request-id", request_id

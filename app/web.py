@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from app import health
+from app import health, trace
 from app.errors import ApiError
 from app.gate import Gate
 from app.pipeline import Pipeline
@@ -92,6 +92,7 @@ class WebApp:
             await self._site(scope, receive, send)
             return
         record = Record(new_request_id(), scope["path"])
+        record.trace = trace.begin(scope["headers"], record.request_id, sampled=False)
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
             with self._gate.enter(scope["headers"]):
@@ -101,7 +102,7 @@ class WebApp:
                     await self._product(scope, receive, send, record)
         except ApiError as error:
             record.refused(error)
-            await send_error(send, error, record.request_id)
+            await send_error(send, error, record)
         except asyncio.CancelledError:
             record.left(draining=self.services().draining)
             raise
@@ -112,7 +113,7 @@ class WebApp:
             record.refused(broken)
             if begun:
                 raise  # the server closes the connection: an answer that breaks off must not look whole
-            await send_error(send, broken, record.request_id)
+            await send_error(send, broken, record)
         finally:
             record_step.write(record, self.services().metrics)
 
@@ -124,7 +125,8 @@ class WebApp:
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request_id.encode())]
+                ours = [(name.encode(), value.encode()) for name, value in record.id_headers()]
+                message["headers"] = [*message.get("headers", ()), *ours]
             await send(message)
 
         try:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from app import trace
 from app.errors import ApiError, Domain
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
@@ -57,7 +58,7 @@ class Pipeline:
 
         An error answer of OpenAI is a Reply with its status. Cancelling closes the upstream connection and accounts.
         """
-        record = call.record or Record(call.request_id, call.endpoint, call.identity)
+        record = call.record or _record(call)
         try:
             reply = await self._answer(call, record)
         except ApiError as error:
@@ -225,9 +226,22 @@ class Pipeline:
             log.error("settling failed", exc_info=task.exception(), extra={"fields": {"domain": Domain.US.value}})
 
 
+def _record(call: Call) -> Record:
+    """The record of a call that did not come by HTTP."""
+    record = Record(call.request_id, call.endpoint, call.identity)
+    parent = call.parent
+    if parent is not None:
+        record.parent = parent.endpoint
+    if parent is not None and parent.trace is not None:
+        record.trace = parent.trace.child()
+    else:
+        record.trace = trace.new(call.request_id, sampled=False)
+    return record
+
+
 def _headers(record: Record) -> list[tuple[str, str]]:
     """Our own headers of an answer."""
-    headers = [("x-request-id", record.request_id)]
+    headers = record.id_headers()
     if record.cache is not None:
         headers.append(("x-prodkit-cache", record.cache))
     if record.model is not None:

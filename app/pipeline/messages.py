@@ -36,6 +36,8 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
     """Of the HTTP request, to be filled and written; None for a call that is none: the pipeline makes its own."""
+    parent: Record | None = None
+    """Of the HTTP request that makes this call to answer: its line counts for what came from outside, not this one."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from app import log, metrics
 from app.errors import ApiError, Domain, upstream_domain
 from app.pipeline.phases import NO_SPLIT, Phases, Split
 from app.prices import PICO_PER_USD
+from app.trace import HEADER as TRACE_HEADER
 
 if TYPE_CHECKING:
     from app.keys import Identity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from app.pipeline.answer import Answer
     from app.pipeline.choose import Plan
     from app.pipeline.merge import Part
+    from app.trace import Trace
 
 LEFT_STATUS = 499
 """For the log alone: nobody waits for the answer any more."""
@@ -29,6 +31,10 @@ MAX_DIGITS = 9  # of a header's milliseconds; more is no time that a request can
 
 FIELDS: dict[str, str] = {
     "request_id": "ours, as the caller got it in `x-request-id`",
+    "trace_id": "of the caller's `traceparent`, else made of the request id",
+    "span_id": "this line's own step of the trace",
+    "parent_span_id": "the step that asked for it: the caller's, or the request this call was made for",
+    "parent": "path of the request that this call was made for; only lines without it are counted as `Requests`",
     "tenant": "whose key it was",
     "key_id": "which key",
     "endpoint": "path",
@@ -79,6 +85,9 @@ class Record:
     usage: Usage | None = None
     usage_estimated: bool = False
     cost_pico: int = 0
+    trace: Trace | None = None
+    parent: str | None = None
+    """Path of the request that this call was made for; None for one that came from outside."""
     openai_ms: float | None = None
     """What OpenAI says it took."""
     upstream_request_id: str | None = None
@@ -90,6 +99,13 @@ class Record:
     domain: Domain | None = None
     told: bool = False
     """The line of this request is written, or is another record's to write."""
+
+    def id_headers(self) -> list[tuple[str, str]]:
+        """What names this request in its answer."""
+        headers = [("x-request-id", self.request_id)]
+        if self.trace is not None:
+            headers.append((TRACE_HEADER, self.trace.header))
+        return headers
 
     def planned(self, plan: Plan) -> None:
         """The model is chosen."""
@@ -132,6 +148,11 @@ class Record:
         self.error_code = code
         self.domain = Domain.UPSTREAM
 
+    def broke_off(self, error: ApiError) -> None:
+        """An answer that had begun ends with this error instead; its status was sent."""
+        self.error_code = error.code
+        self.domain = error.domain
+
     def left(self, *, draining: bool) -> None:
         """The caller went away, or this process stops and cannot wait; nobody's error."""
         self.status = self.status or LEFT_STATUS
@@ -162,8 +183,13 @@ def write(record: Record, counts: Metrics) -> None:
     _observe(record, counts, latency, first_token, split)
     usage = record.usage
     identity = record.identity
+    trace = record.trace
     log.request_line(
         request_id=record.request_id,
+        trace_id=trace.trace_id if trace else None,
+        span_id=trace.span_id if trace else None,
+        parent_span_id=trace.parent_id if trace else None,
+        parent=record.parent,
         tenant=identity.tenant if identity else None,
         key_id=identity.key_id if identity else None,
         endpoint=record.endpoint,
@@ -201,7 +227,8 @@ def _ms(seconds: float | None) -> float | None:
 
 def _observe(record: Record, counts: Metrics, latency: float, first_token: float | None, split: Split) -> None:
     observe = counts.observe
-    observe(metrics.REQUEST_LATENCY_MS, latency * 1000)
+    if record.parent is None:
+        observe(metrics.REQUEST_LATENCY_MS, latency * 1000)
     if record.phases.receive_seconds:
         observe(metrics.RECEIVE_MS, record.phases.receive_seconds * 1000)
     if split.overhead is not None:
@@ -218,11 +245,12 @@ def _observe(record: Record, counts: Metrics, latency: float, first_token: float
 
 
 def _count(record: Record, counts: Metrics) -> None:
-    counts.count(metrics.REQUESTS)
-    if record.domain is not None:
-        counts.count(metrics.ERROR_DOMAINS[record.domain])
-    if record.status == 429 and record.domain is Domain.POLICY:
-        counts.count(metrics.RATE_LIMITED)
+    if record.parent is None:
+        counts.count(metrics.REQUESTS)
+        if record.domain is not None:
+            counts.count(metrics.ERROR_DOMAINS[record.domain])
+        if record.status == 429 and record.domain is Domain.POLICY:
+            counts.count(metrics.RATE_LIMITED)
     if record.cache == "hit":
         counts.count(metrics.CACHE_HITS)
     elif record.cache == "miss":

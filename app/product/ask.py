@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from app.keys import Identity
     from app.models import Product
+    from app.pipeline.record import Record
     from app.product.gateway import Gateway
     from app.product.index import Index
 
@@ -75,11 +76,16 @@ class Ask:
         self._index = index
         self._product = product
 
-    async def whole(self, identity: Identity, request_id: str, question: str) -> Mapping[str, Any]:
-        """The answer at once: `answer`, `sources` and what `done` says. Raises ApiError."""
+    async def whole(
+        self, identity: Identity, request_id: str, question: str, parent: Record | None = None
+    ) -> Mapping[str, Any]:
+        """The answer at once: `answer`, `sources` and what `done` says. Raises ApiError.
+
+        `parent` is the record of the HTTP request that asks.
+        """
         if not await self._index.size(identity.tenant):
             return _nothing()
-        async with await self._gateway.client(identity, request_id) as client:
+        async with await self._gateway.client(identity, request_id, parent) as client:
             with _api_errors():
                 sources = await self._find(client, identity.tenant, question)
                 if not sources:
@@ -90,7 +96,9 @@ class Ask:
         text = response.output_text
         return {"answer": text, **_shown(sources), **_done(response, text, sources)}
 
-    async def events(self, identity: Identity, request_id: str, question: str) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, identity: Identity, request_id: str, question: str, parent: Record | None = None
+    ) -> AsyncGenerator[Event, None]:
         """The answer as it is made. Raises ApiError; what goes wrong before the model accepts does so before an event.
 
         Closing the generator ends the model's work and the spending at once.
@@ -99,7 +107,7 @@ class Ask:
             for event in _nothing_as_events():
                 yield event
             return
-        async with await self._gateway.client(identity, request_id) as client:
+        async with await self._gateway.client(identity, request_id, parent) as client:
             with _api_errors():
                 sources = await self._find(client, identity.tenant, question)
                 if not sources:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from app.keys import Identity
+    from app.pipeline.record import Record
     from app.sdk import Runs
 
 
@@ -20,15 +21,18 @@ class Gateway:
         self._pipeline = pipeline
         self._loaded = False
 
-    async def client(self, identity: Identity, request_id: str) -> AsyncOpenAI:
-        """A client for one request of the product; close it with `async with`. The first one takes a second."""
+    async def client(self, identity: Identity, request_id: str, parent: Record | None = None) -> AsyncOpenAI:
+        """A client for one request of the product; close it with `async with`. The first one takes a second.
+
+        `parent` is the request's record, when it came by HTTP.
+        """
         if not self._loaded:
             # In a thread: the streams that are open go on meanwhile.
             await asyncio.to_thread(_load)
             self._loaded = True
         from app import sdk
 
-        return sdk.client(self._pipeline, identity, request_id)
+        return sdk.client(self._pipeline, identity, request_id, parent)
 
 
 def _load() -> None:

@@ -69,12 +69,12 @@ class _Product:
         identity = await self._identity(request)
         question = Question.from_json(await _body(request, MAX_ASK_BYTES))
         _, ask = self._parts()
-        request_id: str = request.state.request_id
+        record: Record = request.state.record
         if question.stream:
-            events = ask.events(identity, request_id, question.text)
+            events = ask.events(identity, record.request_id, question.text, record)
             return EventStream(events, heartbeat_seconds=self._services_of().settings.heartbeat_seconds)
         async with until_disconnect(request.receive):
-            return _json(200, await ask.whole(identity, request_id, question.text))
+            return _json(200, await ask.whole(identity, record.request_id, question.text, record))
         return Response(status_code=499)  # nobody is there to read it; the log line keeps the status
 
     async def add(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ from app.v1 import until_disconnect
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from app.pipeline.record import Record
     from app.product.ask import Event
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; raises ApiError before the answer has begun. Returns when the reader leaves."""
         async with until_disconnect(receive):
-            await self._write(send)
+            await self._write(send, scope["state"]["record"])
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, record: Record) -> None:
         async with aclosing(self._events) as events:
             first = await anext(events)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -52,10 +53,12 @@ class EventStream(Response):
                 async for event in events:
                     await self._send(send, _event(*event))
             except ApiError as error:
+                record.broke_off(error)
                 await self._send(send, sse.write(error.body(), "error"))
             except Exception:
                 log.exception("an answer broke off")
                 ours = ApiError("internal_error", "The answer broke off on our side; try again.")
+                record.broke_off(ours)
                 await self._send(send, sse.write(ours.body(), "error"))
             finally:
                 beat.cancel()

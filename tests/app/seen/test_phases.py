@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +13,8 @@ from hypothesis import strategies as st
 
 from app.pipeline.phases import Phases
 from app.pipeline.record import processing_ms
-from local.openai.server import Running, running
-from tests.app.conftest import BASE_ENVIRONMENT, CloudParts
-from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key, replica
+from local.openai.server import Running
+from tests.app.replica import Replica
 
 PARTS = ("receive_ms", "overhead_ms", "failed_attempts_ms", "prompt_ms", "generation_ms", "whole_answer_ms")
 MILLISECONDS = st.integers(0, 5_000).map(lambda milliseconds: milliseconds / 1000)
@@ -66,30 +64,6 @@ def test_an_attempt_that_failed_is_nobodys_overhead_and_no_answer() -> None:
 def test_openais_own_time_is_taken_when_it_is_a_number(value: str, milliseconds: float | None) -> None:
     assert processing_ms([("x-request-id", "7"), ("openai-processing-ms", value)]) == milliseconds
     assert processing_ms([]) is None
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Running]:
-    with running() as simulator:
-        yield simulator
-
-
-@pytest.fixture(scope="module")
-def gateway(cloud: CloudParts, valkey_port: int, upstream: Running) -> Iterator[Replica]:
-    environment = BASE_ENVIRONMENT | {
-        "PRODKIT_OPENAI_BASE_URL": upstream.base_url,
-        "PRODKIT_OPENAI_SECRET_ARN": openai_secret(cloud, made_up_openai_key()),
-        "PRODKIT_QUEUE_URL": cloud.queue_url,
-        "PRODKIT_CACHE_ENDPOINT": f"127.0.0.1:{valkey_port}",
-        "AWS_ENDPOINT_URL": cloud.url,
-    }
-    with replica(environment) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def key(cloud: CloudParts) -> str:
-    return prodkit_key(cloud, "phases")
 
 
 def timed(
