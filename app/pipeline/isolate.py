@@ -84,12 +84,12 @@ def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, An
 def _check_tools(document: Mapping[str, Any]) -> None:
     for index, tool in enumerate(document.get("tools") or ()):
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind not in TOOL_TYPES:
+        if not _is_one_of(kind, TOOL_TYPES):
             _refuse(
                 f"tools[{index}].type", f"only {_listed(TOOL_TYPES)} tools are allowed; hosted tools and MCP are off"
             )
     choice = document.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") not in TOOL_CHOICE_TYPES:
+    if isinstance(choice, dict) and not _is_one_of(choice.get("type"), TOOL_CHOICE_TYPES):
         _refuse("tool_choice.type", f"choose one of {_listed(TOOL_CHOICE_TYPES)}")
 
 
@@ -107,7 +107,7 @@ def _check_items(endpoint: Endpoint, items: list[Any]) -> None:
             # A bare {"id": ...} is a reference to a stored item.
             if "role" not in item:
                 _refuse(path, "an item without a type must be a message with `role` and `content`")
-        elif kind not in ITEM_TYPES:
+        elif not _is_one_of(kind, ITEM_TYPES):
             _refuse(f"{path}.type", f"allowed items are {_listed(ITEM_TYPES)}")
         elif kind in ENCRYPTED_ITEM_TYPES and not item.get("encrypted_content"):
             _refuse(path, 'it would be read by id; ask for `include: ["reasoning.encrypted_content"]` and resend that')
@@ -125,6 +125,11 @@ def _references(node: object, path: str) -> Iterator[tuple[str, str]]:
         for index, value in enumerate(node):
             if isinstance(value, dict | list):
                 yield from _references(value, f"{path}[{index}]")
+
+
+def _is_one_of(kind: object, allowed: frozenset[str]) -> bool:
+    """A list or an object is not, and cannot even be looked for."""
+    return isinstance(kind, str) and kind in allowed
 
 
 def _listed(names: frozenset[str]) -> str:
