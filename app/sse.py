@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # A blank line ends an event. The atomic group keeps "\r\n" one line ending: without it "\r\n" alone would count as two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -21,8 +21,7 @@ class EventTooLargeError(ValueError):
     """One event passed MAX_EVENT_BYTES."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: its name (empty when the flow gives none) and its data lines joined by newlines."""
 
     name: str
@@ -40,6 +39,9 @@ class Splitter:
     def feed(self, piece: bytes) -> list[bytes]:
         """The events that `piece` completes, each with its blank line; raises EventTooLargeError."""
         buffer = self._buffer
+        # Most pieces are one whole event, and nothing needs copying.
+        if not buffer and piece.find(b"\n\n") == len(piece) - 2 >= 0 and b"\r" not in piece and len(piece) <= self._max:
+            return [piece]
         buffer += piece
         events = []
         start = 0
@@ -62,6 +64,14 @@ class Splitter:
 
 def read(raw: bytes) -> Event:
     """The name and data of one raw event; both empty for a comment."""
+    name = ""
+    # As OpenAI writes them: perhaps a name, then one line of data.
+    at = 0
+    if raw.startswith(b"event: "):
+        at = raw.find(b"\n") + 1
+        name = raw[7 : at - 1].decode("utf-8", "replace")
+    if raw.startswith(b"data: ", at) and raw.find(b"\n", at) == len(raw) - 2 and b"\r" not in raw:
+        return Event(name, raw[at + 6 : -2])
     name = ""
     data = []
     for line in raw.splitlines():

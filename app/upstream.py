@@ -1,83 +1,197 @@
-"""The pooled connection to OpenAI: bytes out, bytes in, every wait bounded by whoever calls."""
+"""The pool of connections to OpenAI: bytes out, bytes in, every wait bounded by whoever calls."""
 
 from __future__ import annotations
 
-import io
+import asyncio
 import socket
+import ssl
+from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
+from urllib.parse import urlsplit
 
-import aiohttp
-from aiohappyeyeballs import AddrInfoType
+from aiohappyeyeballs import AddrInfoType, start_connection
+
+from app.http_client import Connection, Response, UnreachableError
+from app.time_limit import within
 
 CONNECT_SECONDS = 5.0
 """For TCP and TLS together: beyond it another attempt is worth more than waiting."""
-BUFFERED_BODY_BYTES = 1024 * 1024
-"""A longer body is written in pieces, so that the event loop is not held by one write."""
 IDLE_SECONDS = 60.0
 """An idle pooled connection is closed after this, well before a NAT gateway forgets it (350 s)."""
+ADDRESS_SECONDS = 10.0
+"""The addresses of OpenAI's name are asked for again after this."""
+NEXT_ADDRESS_SECONDS = 0.25
+"""An address that does not answer has so long before the next is tried beside it (RFC 8305)."""
 KEEP_ALIVE_PROBES = 3
 
 _OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")  # Linux's and macOS's name of the same option
+_PORTS = {"http": 80, "https": 443}
 
 
 class Upstream:
     """One bounded pool of HTTP/1.1 connections to one base address (".../v1"). Open it inside the event loop."""
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        connections: int,
-        tcp_keep_alive_seconds: int,
-    ) -> None:
-        self._base_url = base_url.rstrip("/")
+    def __init__(self, base_url: str, *, connections: int, tcp_keep_alive_seconds: int) -> None:
+        parts = urlsplit(base_url.rstrip("/"))
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"{base_url!r} is no address of an API; give http(s)://HOST/v1")
+        self._host = parts.hostname
+        self._port = parts.port or _PORTS[parts.scheme]
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._path = parts.path
+        self._host_header = parts.netloc.rpartition("@")[2]
         self._connections = connections
         self._tcp_keep_alive_seconds = tcp_keep_alive_seconds
-        self._session: aiohttp.ClientSession | None = None
+        self._is_open = False
+        self._made: set[Connection] = set()
+        self._connecting = 0
+        self._free: deque[Connection] = deque()
+        """The one that was used last is used next, so that the others grow old and go."""
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._addresses: Sequence[AddrInfoType] = ()
+        self._addresses_until = 0.0
+        self._looking_up: asyncio.Task[Sequence[AddrInfoType]] | None = None
 
     async def __aenter__(self) -> Upstream:
-        connector = aiohttp.TCPConnector(
-            limit=self._connections,
-            keepalive_timeout=IDLE_SECONDS,
-            socket_factory=self._socket,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            # The caller holds one deadline over all attempts and over the body; a per-read limit would be reset by
-            # each keep-alive comment.
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-            trust_env=False,
-        )
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._is_open = False
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._made):
+            connection.close()
+        await asyncio.sleep(0)  # they close in the next turn of the event loop
 
-    async def post(self, path: str, body: bytes, key: str) -> aiohttp.ClientResponse:
-        """The answer to one POST of JSON once its headers are there; raises aiohttp.ClientError.
+    async def post(self, path: str, body: bytes, key: str) -> Response:
+        """The answer to one POST of JSON once its headers are there; raises UpstreamError.
 
         `path` is relative to the base address ("/responses"). Redirects are not followed: they would carry the key.
         """
-        if self._session is None:
+        if not self._is_open:
             raise RuntimeError("Upstream is not open; use `async with`")
-        return await self._session.post(
-            self._base_url + path,
-            data=body if len(body) <= BUFFERED_BODY_BYTES else io.BytesIO(body),
-            headers={
-                "Authorization": f"Bearer {key}",
-                "Content-Type": "application/json",
-                # The flow is metered as it passes; unpacking it would cost more than the bytes saved.
-                "Accept-Encoding": "identity",
-                "User-Agent": "prodkit",
-            },
-            allow_redirects=False,
+        head = (
+            f"POST {self._path}{path} HTTP/1.1\r\n"
+            f"Host: {self._host_header}\r\n"
+            f"Authorization: Bearer {key}\r\n"
+            "Content-Type: application/json\r\n"
+            # The flow is metered as it passes; unpacking it would cost more than the bytes saved.
+            "Accept-Encoding: identity\r\n"
+            "User-Agent: prodkit\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
+        connection = self._pop() or await self._connect()
+        return await connection.ask(head.encode("latin-1"), body)
+
+    def _pop(self) -> Connection | None:
+        """A free connection. One that was closed meanwhile has carried no byte of the call: the next is taken."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _connect(self) -> Connection:
+        """A new connection, or one that is given back first when there are as many as there may be."""
+        while len(self._made) + self._connecting >= self._connections:
+            turn = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next_turn()  # it was ours, and we do not take it
+                raise
+            found = self._pop()
+            if found is not None:
+                return found
+        self._connecting += 1
+        try:
+            with within(CONNECT_SECONDS):
+                return await self._open()
+        except TimeoutError:
+            raise UnreachableError(f"OpenAI took no connection within {CONNECT_SECONDS:.0f} s") from None
+        except OSError as error:
+            self._addresses_until = 0.0
+            raise UnreachableError("no connection to OpenAI", error.errno) from error
+        finally:
+            self._connecting -= 1
+            if len(self._made) + self._connecting < self._connections:
+                self._next_turn()
+
+    async def _open(self) -> Connection:
+        addresses = await self._look_up()
+        made = await start_connection(
+            addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1, socket_factory=self._socket
+        )
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._freed, self._lost),
+                sock=made,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls else None,
+            )
+        except BaseException:
+            made.close()
+            raise
+        self._made.add(connection)
+        return connection
+
+    async def _look_up(self) -> Sequence[AddrInfoType]:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._addresses_until:
+            return self._addresses
+        if self._looking_up is None:
+            self._looking_up = loop.create_task(self._ask_for_addresses(), name="addresses")
+            self._looking_up.add_done_callback(self._looked_up)
+        # Shielded: the caller that began may go away while others wait for it.
+        return await asyncio.shield(self._looking_up)
+
+    async def _ask_for_addresses(self) -> Sequence[AddrInfoType]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        self._addresses, self._addresses_until = found, loop.time() + ADDRESS_SECONDS
+        return found
+
+    def _looked_up(self, task: asyncio.Task[Sequence[AddrInfoType]]) -> None:
+        self._looking_up = None
+        if not task.cancelled():
+            task.exception()  # retrieved here as well, for when every caller has gone
+
+    def _freed(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.free_since = loop.time()
+        self._free.append(connection)
+        self._next_turn()
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
+
+    def _lost(self, connection: Connection) -> None:
+        self._made.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _sweep(self) -> None:
+        """Close what nobody has used for long."""
+        self._sweeper = None
+        loop = asyncio.get_running_loop()
+        while self._free and self._free[0].free_since + IDLE_SECONDS <= loop.time():
+            self._free.popleft().close()
+        if self._free and self._is_open:
+            self._sweeper = loop.call_at(self._free[0].free_since + IDLE_SECONDS, self._sweep)
 
     def _socket(self, address: AddrInfoType) -> socket.socket:
         """A socket that probes a silent peer, so that NAT keeps the flow and a dead one is noticed."""

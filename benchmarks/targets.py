@@ -206,6 +206,6 @@ TITLES: Mapping[str, str] = {
 
 def _own_version() -> str:
     """The packages that the gateway's speed depends on."""
-    names = ("uvicorn", "uvloop", "httptools", "aiohttp", "orjson", "redis")
+    names = ("uvicorn", "uvloop", "httptools", "orjson", "hiredis")
     python_version = ".".join(map(str, sys.version_info[:3]))
     return f"Python {python_version}, " + ", ".join(f"{name} {version(name)}" for name in names)

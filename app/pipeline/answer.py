@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import orjson
 
 from app.errors import ApiError, error_body
+from app.http_client import Response, UpstreamError
 from app.pipeline.endpoints import Endpoint
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024
@@ -18,9 +18,11 @@ MAX_ANSWER_BYTES = 96 * 1024 * 1024
 
 # Headers of OpenAI that mean something to its client. Those that name the organisation or the project are ours.
 _PASSED = frozenset(
-    {"content-type", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms", "x-should-retry"}
+    {b"content-type", b"openai-processing-ms", b"openai-version", b"retry-after", b"retry-after-ms", b"x-should-retry"}
 )
-_PASSED_PREFIX = "x-ratelimit-"
+_PASSED_PREFIX = b"x-ratelimit-"
+REQUEST_ID = b"x-request-id"
+"""OpenAI's id of a request."""
 _SHOWN_KEY = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{4,}")  # OpenAI repeats a wrong key with stars in the middle
 _HIDDEN = b"[key]"
 
@@ -44,7 +46,7 @@ class Answer:
         return str(error.get("code") or error.get("type")) if isinstance(error, dict) else None
 
 
-async def read_answer(response: aiohttp.ClientResponse, endpoint: Endpoint, key: str) -> Answer:
+async def read_answer(response: Response, endpoint: Endpoint, key: str) -> Answer:
     """The whole answer behind a response; raises ApiError 502 when it is cut, too long or not what the API answers."""
     try:
         body = await _read(response)
@@ -55,29 +57,27 @@ async def read_answer(response: aiohttp.ClientResponse, endpoint: Endpoint, key:
         body = _error(status, body, key)
         headers = [(name, value) for name, value in passed_headers(response.headers) if name != "content-type"]
         headers.append(("content-type", "application/json"))
-        return Answer(status, headers, body, orjson.loads(body), request_id(response.headers))
+        return Answer(status, headers, body, orjson.loads(body), response.header(REQUEST_ID))
     document = _object(body)
     if status != 200 or document is None or endpoint.answer not in document:
         raise invalid_response(response)
-    return Answer(status, passed_headers(response.headers), body, document, request_id(response.headers))
+    return Answer(status, passed_headers(response.headers), body, document, response.header(REQUEST_ID))
 
 
-def invalid_response(response: aiohttp.ClientResponse) -> ApiError:
+def invalid_response(response: Response) -> ApiError:
     """The refusal of an answer that is not one of this API."""
-    media_type = response.headers.get("content-type", "no content type").partition(";")[0]
+    media_type = response.media_type[:100] or "no content type"
     message = f"OpenAI answered {response.status} with {media_type} that is not an answer of this endpoint; try again."
     return ApiError("upstream_invalid_response", message)
 
 
-def passed_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The headers of OpenAI that go to the caller, names in lower case."""
-    lower = ((name.lower(), value) for name, value in headers.items())
-    return [(name, value) for name, value in lower if name in _PASSED or name.startswith(_PASSED_PREFIX)]
-
-
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """OpenAI's id of the request."""
-    return headers.get("x-request-id")
+def passed_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """The headers of OpenAI that go to the caller; names are in lower case."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in headers
+        if name in _PASSED or name.startswith(_PASSED_PREFIX)
+    ]
 
 
 def without_key(body: bytes, key: str) -> bytes:
@@ -94,20 +94,19 @@ def _error(status: int, body: bytes, key: str) -> bytes:
     return error_body(f"OpenAI answered {status} without saying why.", "upstream_error", None, None)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: Response) -> bytes:
     pieces = []
     size = 0
     try:
-        async for piece in response.content.iter_any():
+        while piece := await response.read():
             size += len(piece)
             if size > MAX_ANSWER_BYTES:
-                response.close()
                 raise ApiError("upstream_invalid_response", f"OpenAI's answer is longer than {MAX_ANSWER_BYTES} bytes.")
             pieces.append(piece)
-    except aiohttp.ClientError:
+    except UpstreamError:
         # The answer was made and is billed: another attempt would pay twice.
         raise ApiError("upstream_incomplete", "The connection to OpenAI was cut inside its answer.") from None
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

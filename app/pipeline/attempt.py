@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from app import sse
 from app.errors import ApiError
-from app.pipeline.answer import Answer, invalid_response, passed_headers, read_answer, request_id, without_key
+from app.http_client import Response, UnreachableError, UpstreamError
+from app.pipeline.answer import REQUEST_ID, Answer, invalid_response, passed_headers, read_answer, without_key
 from app.pipeline.meter import StreamMeter, stream_meter
+from app.time_limit import until, within
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class OpenStream:
     """A stream whose headers have arrived, perhaps with its first events. Whoever holds it closes `response`."""
 
-    response: aiohttp.ClientResponse
+    response: Response
     key: str
     meter: StreamMeter
     splitter: sse.Splitter = field(default_factory=sse.Splitter)
@@ -42,7 +42,7 @@ class OpenStream:
     @property
     def request_id(self) -> str | None:
         """OpenAI's id of the request."""
-        return request_id(self.response.headers)
+        return self.response.header(REQUEST_ID)
 
     def see(self, raw: bytes) -> bytes:
         """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
@@ -57,11 +57,11 @@ class OpenStream:
         """Read up to the first token, or to the end of a stream that has none; raises ApiError 502 on nonsense."""
         try:
             while self.first_token_at is None and not self.meter.ended:
-                piece = await self.response.content.readany()
+                piece = await self.response.read()
                 if not piece:
                     return
                 self.held += filter(None, map(self.see, self.splitter.feed(piece)))
-        except aiohttp.ClientError:
+        except UpstreamError:
             return  # whoever reads on meets the same cut and tells the caller
         except (ValueError, TypeError, AttributeError):
             raise ApiError("upstream_invalid_response", "OpenAI's stream makes no sense; try again.") from None
@@ -73,7 +73,7 @@ async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: flo
     A stream is handed over with its first token. After `hold_seconds` of silence it is handed over without, so that its
     reader can be sent comments; whoever reads it then holds the model to `first_token_by`.
 
-    Raises aiohttp.ClientConnectionError when OpenAI could not be reached, and ApiError: 502 for an answer that is none,
+    Raises UnreachableError when OpenAI could not be reached, and ApiError: 502 for an answer that is none,
     504 `upstream_timeout` when the first token of a stream did not come in the model's time.
     """
     seconds = plan.model.first_token_timeout_seconds
@@ -81,14 +81,12 @@ async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: flo
         return await _post(upstream, key, plan)
     by = asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout_at(by):
+        with until(by):
             opened = await _post(upstream, key, plan)
             if isinstance(opened, OpenStream):
                 opened.first_token_by = by
                 await _hold(opened, hold_seconds if plan.stream else seconds)
             return opened
-    except aiohttp.ClientConnectionError:
-        raise  # a connect that takes too long is a TimeoutError as well
     except TimeoutError:
         message = f"OpenAI's {plan.model.name} gave no first token within {seconds} s; try again."
         raise ApiError("upstream_timeout", message) from None
@@ -96,7 +94,7 @@ async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: flo
 
 async def _hold(opened: OpenStream, seconds: float) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        with within(seconds):
             await opened.begin()
     except TimeoutError:
         return  # nothing is lost: the stream goes on where it is
@@ -108,12 +106,12 @@ async def _hold(opened: OpenStream, seconds: float) -> None:
 async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:
     try:
         response = await upstream.post(plan.endpoint.path.removeprefix("/v1"), plan.payload, key)
-    except aiohttp.ClientConnectionError:
+    except UnreachableError:
         raise
-    except aiohttp.ClientError:
+    except UpstreamError:
         raise ApiError("upstream_invalid_response", "OpenAI's answer is not HTTP; try again.") from None
     if plan.streams_upstream and response.status == 200:
-        if response.content_type != sse.MEDIA_TYPE:
+        if response.media_type != sse.MEDIA_TYPE:
             response.close()
             raise invalid_response(response)
         return OpenStream(response, key, stream_meter(plan.endpoint, hides_usage=plan.hides_usage))

@@ -7,9 +7,8 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from app.errors import BILLING_CODES, ApiError
+from app.http_client import UnreachableError
 from app.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_ANSWERS, RETRIES
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream, attempt
@@ -152,8 +151,8 @@ class _Line:
         self.phases.attempt()
         try:
             return await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
-        except aiohttp.ClientConnectionError as error:
-            if getattr(error, "errno", None) in _NO_DESCRIPTORS:
+        except UnreachableError as error:
+            if error.errno in _NO_DESCRIPTORS:
                 # Ours and not OpenAI's fault, so no breaker hears of it.
                 message = "This replica has no descriptor left for a connection; retry after 1 s."
                 return ApiError("overloaded", message, headers={"retry-after": "1"})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import aiohttp
 import orjson
 
 from app import sse
+from app.http_client import UpstreamError
 from app.pipeline.attempt import OpenStream
 
 log = logging.getLogger(__name__)
@@ -52,14 +52,16 @@ class MeteredStream:
         self._finished = False
         self._ended_here = False
         """The answer was ended before OpenAI ended it."""
-        self._pieces = self._run()
+        self._seen = stream.held
+        """Events that are metered and not passed on yet."""
+        self._over = False
 
     def __aiter__(self) -> MeteredStream:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._pieces)
+            return await self._next()
         except BaseException:
             # The end, or the reader was cancelled while waiting: either way nothing more is read from upstream.
             self._end()
@@ -67,8 +69,8 @@ class MeteredStream:
 
     async def aclose(self) -> None:
         """Close the upstream connection at once and account what arrived. May be called twice."""
+        self._over = True
         self._end()
-        await self._pieces.aclose()
 
     def _end(self) -> None:
         if self._finished:
@@ -80,72 +82,83 @@ class MeteredStream:
             left_early = not self._meter.ended and not self._ended_here and self._error_code is None
             on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._stream.first_token_at))
 
-    async def _run(self) -> AsyncGenerator[bytes, None]:
-        stream = self._stream
-        seen = stream.held
-        try:
-            while True:
-                events, seen = seen, []
-                passed = self._pass(events)
+    async def _next(self) -> bytes:
+        """The next bytes for the caller, never none; raises StopAsyncIteration after the last."""
+        while not self._over:
+            try:
+                passed = self._pass_seen()
                 if passed:
-                    yield passed
+                    return passed
                 piece = await self._next_piece()
                 if piece is None:
-                    yield sse.HEARTBEAT
-                    continue
+                    return sse.HEARTBEAT
                 if not piece:
                     break
-                # Not a comprehension: what came before nonsense is passed on.
-                for raw in stream.splitter.feed(piece):
-                    seen.append(stream.see(raw))
-        except TimeoutError:
-            yield self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
-            return
-        except aiohttp.ClientError:
-            log.debug("stream cut by upstream")
-        except (ValueError, TypeError, AttributeError) as error:
-            # What arrives is not this API's: passing on more of it would break the caller's parser.
-            log.warning("malformed event from upstream: %s", type(error).__name__)
-            failure = self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
-            yield self._pass(seen) + failure
-            return
-        if not self._meter.ended and not self._ended_here:
-            # An unfinished event is dropped, so that this one is read as what it is.
-            yield self._fail(
-                "upstream_incomplete", "OpenAI's stream was cut before its end; the answer is not complete."
-            )
-        self._finished = True
+                self._see(piece)
+            except TimeoutError:
+                self._over = True
+                return self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
+            except UpstreamError:
+                log.debug("stream cut by upstream")
+                break
+            except (ValueError, TypeError, AttributeError) as error:
+                # What arrives is not this API's: passing on more of it would break the caller's parser.
+                log.warning("malformed event from upstream: %s", type(error).__name__)
+                self._over = True
+                return self._pass_seen() + self._fail(
+                    "upstream_invalid_response", "OpenAI's stream makes no sense; try again."
+                )
+        if self._over:
+            raise StopAsyncIteration
+        self._over = self._finished = True
+        if self._meter.ended or self._ended_here:
+            raise StopAsyncIteration
+        # An unfinished event is dropped, so that this one is read as what it is.
+        return self._fail("upstream_incomplete", "OpenAI's stream was cut before its end; the answer is not complete.")
+
+    def _pass_seen(self) -> bytes:
+        events = self._seen
+        if not events:
+            return b""
+        self._seen = []
+        return self._pass(events)
+
+    def _see(self, piece: bytes) -> None:
+        stream, seen = self._stream, self._seen
+        # Not a comprehension: what came before nonsense is passed on.
+        for raw in stream.splitter.feed(piece):
+            seen.append(stream.see(raw))
 
     async def _next_piece(self) -> bytes | None:
-        """The next bytes, b"" at the end, None after a silence; raises TimeoutError at the deadline."""
+        """The next bytes, b"" at the end, None after a silence; raises TimeoutError after the deadline."""
         if self._ended_here:
             return b""
-        now = self._clock()
         if self._meter.ended:
             return await self._after_end()
         stream = self._stream
         deadline = self._deadline
         if stream.first_token_at is None and stream.first_token_by is not None:
             deadline = min(deadline, stream.first_token_by)
-        try:
-            async with asyncio.timeout_at(min(deadline, now + self._heartbeat_seconds)):
-                return await self._response.content.readany()
-        except TimeoutError:
-            if self._clock() >= deadline:
-                raise
-            return None
+        now = self._clock()
+        piece = None
+        if now < deadline:  # else it does not matter how much is there to be read
+            piece = await self._response.read_by(min(deadline, now + self._heartbeat_seconds))
+        if piece is None and self._clock() >= deadline:
+            raise TimeoutError
+        return piece
 
     async def _after_end(self) -> bytes:
         try:
-            async with asyncio.timeout(AFTER_END_SECONDS):
-                return await self._response.content.readany()
-        except (TimeoutError, aiohttp.ClientError):
+            piece = await self._response.read_by(self._clock() + AFTER_END_SECONDS)
+        except UpstreamError:
+            piece = None
+        if piece is None:
             self._response.close()
-            return b""
+        return piece or b""
 
     def _pass(self, events: list[bytes]) -> bytes:
         """What of the metered events goes on to the caller."""
-        return b"".join(events)
+        return events[0] if len(events) == 1 else b"".join(events)
 
     def _fail(self, code: str, message: str) -> bytes:
         self._error_code = code

@@ -9,11 +9,11 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-import aiohttp
 import orjson
 import pytest
 
 from app.errors import ApiError
+from app.http_client import UnreachableError
 from app.metrics import Metrics
 from app.models import Models, default_document
 from app.pipeline import call_upstream as step
@@ -176,7 +176,7 @@ async def test_an_unreachable_openai_is_502() -> None:
 
 async def test_a_replica_without_descriptors_blames_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     async def none_left(*_: object) -> None:
-        raise aiohttp.ClientOSError(errno.EMFILE, "Too many open files")
+        raise UnreachableError("no connection", errno.EMFILE)
 
     async with opened(saying(GOOD)) as (up, _):
         monkeypatch.setattr(up, "post", none_left)
@@ -343,9 +343,9 @@ async def test_a_silent_connection_is_probed_before_nat_forgets_it() -> None:
     async with opened(answer) as (up, _):
         got = await ask(up, Keys(), stream=True)
         assert isinstance(got, OpenStream)
-        assert got.response.connection is not None
-        assert got.response.connection.transport is not None
-        sock = got.response.connection.transport.get_extra_info("socket")
+        assert got.response._connection is not None
+        assert got.response._connection._transport is not None
+        sock = got.response._connection._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
         assert sock.getsockopt(socket.IPPROTO_TCP, IDLE_OPTION) == 45
         got.response.close()

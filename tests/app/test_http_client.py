@@ -1,0 +1,446 @@
+"""The client of OpenAI against servers that speak HTTP well, badly, slowly, in pieces and over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import http_client, upstream
+from app.http_client import BadAnswerError, CutError, Response, UnreachableError
+from app.upstream import Upstream
+from tests.app.conftest import free_port
+from tests.app.test_lane import certificate
+
+__all__ = ["certificate"]  # a fixture
+
+pytestmark = pytest.mark.process
+
+KEY = "k" * 30
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SECONDS = 10.0
+
+
+def whole(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = [b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class Server:
+    """Answers request by request with what it is told; an answer in several pieces leaves in as many writes."""
+
+    def __init__(self, *answers: bytes | list[bytes], close: bool = False) -> None:
+        self._answers = list(answers)
+        self._close = close
+        self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self.connections = 0
+        self.gone = asyncio.Event()
+        """Some connection was closed by the client."""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.heads.append(head)
+                self.bodies.append(await reader.readexactly(length))
+                if self._answers:
+                    answer = self._answers.pop(0)
+                    for piece in [answer] if isinstance(answer, bytes) else answer:
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0.001)
+                if self._close:
+                    break
+        self.gone.set()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def pool(
+        self, connections: int = 4, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> AsyncIterator[Upstream]:
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            await self(reader, writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        address = f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}/v1"
+        try:
+            async with Upstream(address, connections=connections, tcp_keep_alive_seconds=45) as made:
+                yield made
+        finally:
+            server.close()
+            await server.wait_closed()
+            if tasks:
+                await asyncio.wait(tasks, timeout=SECONDS)
+
+
+async def read(response: Response) -> bytes:
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    response.release()
+    return b"".join(pieces)
+
+
+async def ask(pool: Upstream, body: bytes = b"{}") -> bytes:
+    return await read(await pool.post("/responses", body, KEY))
+
+
+async def test_a_request_is_whole_and_an_answer_comes_with_its_headers() -> None:
+    server = Server(whole(b"hello", b"X-Request-Id: req_1", b"Content-Type: Application/JSON; charset=utf-8"))
+    async with server.pool() as pool:
+        response = await pool.post("/responses", b'{"a":1}', KEY)
+        assert (response.status, response.header(b"x-request-id")) == (200, "req_1")
+        assert (response.media_type, response.header(b"x-other")) == ("application/json", None)
+        assert await read(response) == b"hello"
+    [head] = server.heads
+    assert head.startswith(b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n" in head
+    assert server.bodies == [b'{"a":1}']
+
+
+async def test_a_connection_is_used_again_after_a_whole_answer_and_not_beside_one() -> None:
+    server = Server(*[whole(b"x")] * 3, CHUNKED + b"1\r\ny\r\n0\r\n\r\n", whole(b"z"))
+    async with server.pool() as pool:
+        for _ in range(3):
+            assert await ask(pool) == b"x"
+        assert server.connections == 1
+        one = await pool.post("/responses", b"{}", KEY)
+        two = await pool.post("/responses", b"{}", KEY)
+        assert [await read(one), await read(two)] == [b"y", b"z"]
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(b"x", b"Connection: close"),
+        whole(b"x").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        whole(b"x") + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\ny",
+        whole(b"x") + b"rubbish",
+    ],
+)
+async def test_a_connection_that_is_not_clean_is_not_used_again(answer: bytes) -> None:
+    server = Server(answer, answer)
+    async with server.pool() as pool:
+        assert [await ask(pool), await ask(pool)] == [b"x", b"x"]
+        assert server.connections == 2
+
+
+async def test_a_connection_that_speaks_unasked_is_closed() -> None:
+    server = Server([whole(b"x"), whole(b"unasked")], whole(b"z"))
+    async with server.pool() as pool:
+        assert await ask(pool) == b"x"
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        assert await ask(pool) == b"z"
+        assert server.connections == 2
+
+
+async def test_an_answer_that_nobody_reads_to_its_end_costs_its_connection() -> None:
+    server = Server([CHUNKED, b"1\r\nx\r\n"], whole(b"y"))
+    async with server.pool(connections=1) as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        assert await response.read() == b"x"
+        response.release()
+        response.close()  # twice is once
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        assert await ask(pool) == b"y"
+
+
+async def test_interim_answers_are_passed_over() -> None:
+    server = Server(
+        [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", whole(b"x")], whole(b"y")
+    )
+    async with server.pool() as pool:
+        assert await ask(pool) == b"x"
+        assert await ask(pool) == b"y"
+        assert server.connections == 1
+
+
+async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    server = Server([b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo"], close=True)
+    async with server.pool() as pool:
+        assert await ask(pool) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(b"hello")[:-1],
+        CHUNKED + b"5\r\nhello\r\n",
+        CHUNKED + b"5\r\nhel",
+        CHUNKED + b"5\r\nhello\r\nxx\r\n",
+        CHUNKED + b"5\r\nhello\r\n-1\r\n",
+        CHUNKED + b"5\r\nhello!\r\n0\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_breaks_off_is_cut_and_says_so(answer: bytes) -> None:
+    server = Server(answer, close=True)
+    async with server.pool() as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        with pytest.raises(CutError):
+            await read(response)
+        response.release()
+
+
+BAD = [
+    b"hello\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nx",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\nX: y\r\n\r\nx",
+    b"HTTP/1.1 200 OK\r\nContent Length: 1\r\n\r\nx",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+]
+
+
+@pytest.mark.parametrize("answer", BAD)
+async def test_what_is_not_plainly_an_answer_is_refused(answer: bytes) -> None:
+    server = Server(answer)
+    async with server.pool() as pool:
+        with pytest.raises(BadAnswerError):
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+
+
+@pytest.mark.parametrize(
+    "endless", [b"X: y\r\n", b"x", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["headers", "one", "interim"]
+)
+async def test_headers_without_an_end_are_refused(endless: bytes) -> None:
+    start = b"" if endless.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nX-Long: "
+    server = Server([start, *[endless * (8_000 // len(endless))] * 16])
+    async with server.pool() as pool:
+        with pytest.raises(BadAnswerError):
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
+
+
+async def test_trailers_without_an_end_are_refused() -> None:
+    server = Server([CHUNKED + b"1\r\nx\r\n0\r\n", *[b"X: y\r\n" * 1_000] * 16])
+    async with server.pool() as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        with pytest.raises(CutError):
+            await asyncio.wait_for(read(response), SECONDS)
+        response.close()
+
+
+async def test_a_server_that_hangs_up_has_not_answered() -> None:
+    server = Server(b"", close=True)
+    async with server.pool() as pool:
+        with pytest.raises(UnreachableError):
+            await pool.post("/responses", b"{}", KEY)
+
+
+async def test_a_connection_closed_while_it_was_free_carries_no_call() -> None:
+    server = Server(whole(b"x"), whole(b"y"), close=True)
+    async with server.pool() as pool:
+        assert await ask(pool) == b"x"
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.sleep(0.05)  # its end arrives
+        assert await ask(pool) == b"y"
+        assert len(server.heads) == 2
+
+
+async def test_nobody_there_is_told_with_the_systems_number() -> None:
+    async with Upstream(f"http://127.0.0.1:{free_port()}/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
+        for _ in range(2):  # the place in the pool comes back
+            with pytest.raises(UnreachableError) as caught:
+                await pool.post("/responses", b"{}", KEY)
+            assert caught.value.errno
+    async with Upstream("http://nobody.invalid/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
+        with pytest.raises(UnreachableError):
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
+
+
+async def test_a_connect_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 0.02)
+    monkeypatch.setattr(upstream, "start_connection", never)
+    async with Upstream("http://127.0.0.1:9/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
+        with pytest.raises(UnreachableError, match="took no connection"):
+            await pool.post("/responses", b"{}", KEY)
+
+
+async def test_a_full_pool_lends_its_connections_in_turn() -> None:
+    server = Server(*[whole(b"x")] * 40)
+    async with server.pool(connections=2) as pool:
+        assert await asyncio.gather(*(ask(pool) for _ in range(40))) == [b"x"] * 40
+        assert server.connections == 2
+
+
+async def test_a_caller_who_leaves_the_queue_takes_nobodys_turn() -> None:
+    server = Server([CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n"], whole(b"y"))
+    async with server.pool(connections=1) as pool:
+        first = await pool.post("/responses", b"{}", KEY)
+        waiting = [asyncio.create_task(ask(pool)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await read(first) == b"x"  # it is the first one's turn, who goes at the same moment
+        waiting[0].cancel()
+        assert await asyncio.wait_for(waiting[1], SECONDS) == b"y"
+
+
+async def test_a_call_that_is_given_up_closes_its_connection() -> None:
+    server = Server()
+    async with server.pool(connections=1) as pool:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), 0.05)
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+
+
+async def test_a_connection_nobody_uses_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.05)
+    server = Server(whole(b"x"), whole(b"y"))
+    async with server.pool() as pool:
+        assert await ask(pool) == b"x"
+        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        assert await ask(pool) == b"y"
+        assert server.connections == 2
+
+
+async def test_a_long_body_arrives_whole_and_an_early_refusal_stops_it() -> None:
+    body = bytes(range(256)) * 20_000
+    server = Server(whole(b"x"))
+    async with server.pool() as pool:
+        assert await ask(pool, body) == b"x"
+        assert server.bodies == [body]
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(whole(b"too long", status=b"413 Too Long"))
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    async with Upstream(address, connections=1, tcp_keep_alive_seconds=45) as pool:
+        response = await pool.post("/responses", body * 4, KEY)
+        assert (response.status, await read(response)) == (413, b"too long")
+        assert not pool._free, "what is left of the body must not be read as the next request"
+    listening.close()
+
+
+async def test_a_reader_who_waits_makes_openai_wait() -> None:
+    said = 0
+    piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal said
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED)
+        with contextlib.suppress(ConnectionError):
+            while said < 1_000:
+                writer.write(piece)
+                await writer.drain()
+                said += 1
+            writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(endless, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    async with Upstream(address, connections=1, tcp_keep_alive_seconds=45) as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        before = -1
+        while said != before:
+            before = said
+            await asyncio.sleep(0.1)
+        assert said < 500, "what the sockets of both sides hold"
+        assert response._size < http_client.HELD_BYTES + (1 << 19)
+        assert len(await read(response)) == 1_000 * 65_536
+    listening.close()
+
+
+async def test_a_silence_is_told_at_its_moment_and_loses_nothing() -> None:
+    server = Server([CHUNKED, b"1\r\nx\r\n"])
+    async with server.pool() as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        clock = asyncio.get_running_loop().time
+        assert await response.read_by(clock() + SECONDS) == b"x"
+        assert await response.read_by(clock() + 0.02) is None, "sooner than the timer that is set already"
+        assert await response.read_by(clock() + 0.02) is None
+        later = asyncio.create_task(response.read_by(clock() + 0.05))
+        assert await later is None
+        response.close()
+
+
+async def test_certificates_are_checked(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    async with Server(whole(b"x")).pool(tls=tls) as pool:
+        with pytest.raises(UnreachableError):
+            await pool.post("/responses", b"{}", KEY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    async with Server(whole(b"x"), whole(b"y")).pool(tls=tls) as pool:
+        assert [await ask(pool), await ask(pool)] == [b"x", b"y"]
+    async with Server(whole(b"x")).pool(tls=tls, host="localhost") as pool:
+        with pytest.raises(UnreachableError):
+            await pool.post("/responses", b"{}", KEY)
+
+
+@pytest.mark.parametrize("address", ["ftp://api.openai.com/v1", "api.openai.com", "http:///v1"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="give http"):
+        Upstream(address, connections=1, tcp_keep_alive_seconds=45)
+
+
+async def test_key_and_body_are_in_no_error() -> None:
+    async with Upstream(f"http://127.0.0.1:{free_port()}/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
+        with pytest.raises(UnreachableError) as caught:
+            await pool.post("/responses", b"prompt", KEY)
+    assert KEY not in repr(caught.value)
+    assert KEY not in repr(vars(pool))
+
+
+def on_uvloop(work: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def run() -> bytes:
+        return await work()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=400), max_size=6), st.data())
+def test_an_answer_is_the_same_however_it_is_cut(pieces: list[bytes], data: st.DataObject) -> None:
+    flow = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(flow) - 1), max_size=5)))
+    edges = [0, *cuts, len(flow)]
+
+    async def work() -> bytes:
+        server = Server([flow[a:b] for a, b in itertools.pairwise(edges)])
+        async with server.pool() as pool:
+            return await ask(pool)
+
+    assert on_uvloop(work) == b"".join(pieces)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_break_more_than_their_call(noise: bytes) -> None:
+    async def work() -> bytes:
+        server = Server(b"HTTP/1.1 " + noise, whole(b"%d" % zlib.crc32(noise)), close=True)
+        async with server.pool() as pool:
+            with contextlib.suppress(http_client.UpstreamError, UnicodeDecodeError):
+                async with asyncio.timeout(SECONDS):
+                    await ask(pool)
+            return await ask(pool)
+
+    assert on_uvloop(work) == b"%d" % zlib.crc32(noise)
