@@ -1,0 +1,12 @@
+"""The ledger: dollars are leased in blocks from DynamoDB, reserved before a call, settled after it, and never lost.
+
+`lease`, `item`, `book` and `watch` are the protocol, without clock or network; `table` is DynamoDB, `service` the task
+that keeps both together. docs/money.md says what it guarantees.
+"""
+
+from app.ledger.book import ORG, Hold, Payer, scopes_of
+from app.ledger.entries import Entry, Outcome
+from app.ledger.keeper import DAILY, MONTHLY
+from app.ledger.service import Account, Ledger
+
+__all__ = ["DAILY", "MONTHLY", "ORG", "Account", "Entry", "Hold", "Ledger", "Outcome", "Payer", "scopes_of"]

@@ -1,0 +1,181 @@
+"""The money of one process, in memory: reserve and settle ask nobody, so a request pays no round trip for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.ledger.entries import MAX_ENTRIES, Entry, Page, sequence
+from app.ledger.lease import Lease, State
+
+ORG = "org"
+
+
+class Payer(NamedTuple):
+    """Whom a call is charged to: the organisation, and these."""
+
+    tenant: str
+    key: str
+    model: str
+
+
+def scopes_of(payer: Payer) -> tuple[str, str, str, str]:
+    """The scopes that a call is charged to."""
+    return ORG, f"tenant:{payer.tenant}", f"key:{payer.key}", f"model:{payer.model}"
+
+
+class Hold:
+    """Money reserved for one attempt. Settled exactly once; settling again changes nothing."""
+
+    __slots__ = ("id", "leases", "payer", "settled", "worst")
+
+    def __init__(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> None:
+        self.leases = leases
+        self.worst = worst
+        """Reserved, in pico-dollars."""
+        self.payer = payer
+        self.id = id_
+        self.settled = False
+
+    def extend(self, more: int) -> bool:
+        """Reserve more without asking anyone; False when a lease has no room left."""
+        for lease in self.leases:
+            if lease.committed + more > lease.line:
+                return False
+        for lease in self.leases:
+            lease.committed += more
+        self.worst += more
+        return True
+
+
+class Book:
+    """Every lease of one process, what is reserved on them, and the entries that no page has yet."""
+
+    def __init__(self, boot: str) -> None:
+        """`boot` names this process and is never used again."""
+        self.boot = boot
+        self.current: dict[tuple[str, str], Lease] = {}
+        self.draining: list[Lease] = []
+        """Leases that admit nothing any more, until the table knows what was spent on them."""
+        self.holds: dict[str, Hold] = {}
+        self._generation = 0
+        self._entries: deque[tuple[Entry, tuple[Lease, ...]]] = deque()
+        self._number = 0
+        self._page: Page | None = None
+        self._charged: dict[Lease, int] = {}
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Every lease that may still need a step."""
+        return [*self.current.values(), *self.draining]
+
+    @property
+    def unwritten(self) -> int:
+        """Entries that no page in the table has."""
+        return len(self._entries) + (len(self._page.entries) if self._page else 0)
+
+    def lease(self, scope: str, window: str) -> Lease:
+        """The lease to spend from; a new one, still empty, when there is none or the last one ended."""
+        lease = self.current.get((scope, window))
+        if lease is None or lease.closing or lease.state in (State.LOST, State.DONE):
+            self.retire(lease)
+            self._generation += 1
+            lease = Lease(scope, window, f"{self.boot}.{self._generation}")
+            self.current[scope, window] = lease
+        return lease
+
+    def retire(self, lease: Lease | None) -> None:
+        """Spend nothing more from a lease; what is left of it goes back once everything on it is settled."""
+        if lease is None:
+            return
+        if self.current.get((lease.scope, lease.window)) is lease:
+            del self.current[lease.scope, lease.window]
+        lease.closing = True
+        lease.draw(away=False)
+        if lease.state is not State.DONE and lease not in self.draining:
+            self.draining.append(lease)
+
+    def forget(self) -> None:
+        """Drop the leases that are done with, and those that never came to be."""
+        self.draining = [
+            lease
+            for lease in self.draining
+            if lease.state is not State.DONE and (lease.state is not State.NEW or lease.flying is not None)
+        ]
+
+    def take(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> Hold | None:
+        """Reserve `worst` on every lease; None when one of them has no room."""
+        for lease in leases:
+            if lease.committed + worst > lease.line:
+                return None
+        return self.force(leases, worst, payer, id_)
+
+    def force(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> Hold:
+        """Reserve without looking: for facts, which are never refused."""
+        for lease in leases:
+            lease.committed += worst
+        hold = self.holds[id_] = Hold(leases, worst, payer, id_)
+        return hold
+
+    def settle(self, hold: Hold, entry: Entry) -> bool:
+        """Put what an attempt cost in place of what was reserved for it; False when it was settled before."""
+        if hold.settled:
+            return False
+        hold.settled = True
+        self.holds.pop(hold.id, None)
+        more = entry.pico - hold.worst
+        for lease in hold.leases:
+            lease.committed += more
+            lease.total += entry.pico
+        self._entries.append((entry, hold.leases))
+        return True
+
+    def note(self, entry: Entry) -> None:
+        """Keep an entry that costs nothing and had nothing reserved."""
+        self._entries.append((entry, ()))
+
+    def drop_oldest(self) -> Entry | None:
+        """Give up the oldest entry that waits for a page, for when memory ends; None when there is none."""
+        if not self._entries:
+            return None
+        entry, leases = self._entries.popleft()
+        for lease in leases:
+            lease.filed += entry.pico
+        return entry
+
+    def page(self, at: float) -> Page | None:
+        """The page to write next: the same one until it is `filed`."""
+        if self._page is None and self._entries:
+            taken = [self._entries.popleft() for _ in range(min(len(self._entries), MAX_ENTRIES))]
+            charged: dict[Lease, int] = {}
+            for entry, leases in taken:
+                for lease in leases:
+                    charged[lease] = charged.get(lease, 0) + entry.pico
+            self._number += 1
+            self._charged = charged
+            self._page = Page(
+                self.boot,
+                sequence(at, self._number),
+                tuple(entry for entry, _ in taken),
+                tuple((lease.scope, lease.window, lease.handle, pico) for lease, pico in charged.items()),
+                tuple((hold.id, hold.payer.tenant, hold.payer.model, hold.worst) for hold in self._in_flight()),
+            )
+        return self._page
+
+    def filed(self) -> None:
+        """The table has the page."""
+        for lease, pico in self._charged.items():
+            lease.filed += pico
+        self._page = None
+        self._charged = {}
+
+    def draw(self, away: bool, stopped: bool = False) -> None:
+        """Set every lease's line: `away` opens the emergency part, `stopped` closes everything."""
+        for lease in self.current.values():
+            lease.draw(away)
+            if stopped:
+                lease.line = -1
+
+    def _in_flight(self) -> Sequence[Hold]:
+        return list(self.holds.values())[:MAX_ENTRIES]

@@ -1,0 +1,124 @@
+"""Entries, one for each attempt at OpenAI, and the pages in which the table keeps them."""
+
+from __future__ import annotations
+
+import datetime
+import zlib
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+MAX_ENTRIES = 500
+"""Of one page: compressed far below an item's 400 KB."""
+MAX_TEXT = 128
+"""Characters of a name that a caller chose."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    OK = "ok"
+    CACHED = "cached"
+    """Answered from the cache: nothing was asked of OpenAI."""
+    JOINED = "joined"
+    """Answered by a call that another request had begun."""
+    CANCELLED = "cancelled"
+    """Its caller left."""
+    CUT = "cut"
+    """Ended here: at a stop sequence or where the money ended."""
+    FAILED = "failed"
+    """OpenAI refused it or broke off."""
+    REFUSED = "refused"
+    """Not sent: a budget does not allow it."""
+    ESTIMATED = "estimated"
+    """Answered without a usable count: charged by estimate."""
+
+
+class Entry(NamedTuple):
+    """One attempt. Tokens as OpenAI counts them; amounts in pico-dollars."""
+
+    id: str
+    """The request's id and the number of the attempt: in exactly one page."""
+    at: float
+    tenant: str
+    key: str
+    feature: str
+    asked: str
+    """The model as the caller named it."""
+    model: str
+    """The model that served it."""
+    tier: str
+    input: int
+    cached: int
+    cache_write: int
+    output: int
+    reasoning: int
+    version: str
+    """Of the price file."""
+    pico: int
+    outcome: str
+    upstream: str
+    """OpenAI's id of the request."""
+    flags: str = ""
+    """What is odd about it, words with spaces between: `estimated`, `negative`, `absurd`, `overrun`, `unpriced`."""
+
+
+class Page(NamedTuple):
+    """Entries that are written together, with what each lease was charged by them."""
+
+    boot: str
+    sequence: str
+    entries: tuple[Entry, ...]
+    leases: tuple[tuple[str, str, str, int], ...]
+    """(scope, window, handle, pico) of each lease that was charged."""
+    open: tuple[tuple[str, str, str, int], ...]
+    """(id, tenant, model, worst case) of what was in flight when the page was made."""
+
+    @property
+    def day(self) -> str:
+        """The UTC day on which the page was made."""
+        return self.sequence[:10]
+
+
+def sequence(at: float, number: int) -> str:
+    """Sorts by time, and is used once by a process: `2026-11-22T18:00:00.00000042`."""
+    return f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%Y-%m-%dT%H:%M:%S}.{number:08d}"
+
+
+def pack(page: Page) -> bytes:
+    """The page's body, compressed. Amounts are texts: JSON numbers end at 2^53, a bill does not."""
+    entries = [[*entry[:8], *map(str, entry[8:13]), entry[13], str(entry[14]), *entry[15:]] for entry in page.entries]
+    leases = [[*lease[:3], str(lease[3])] for lease in page.leases]
+    flying = [[*each[:3], str(each[3])] for each in page.open]
+    return zlib.compress(orjson.dumps([entries, leases, flying]), 6)
+
+
+def unpack(boot: str, name: str, body: bytes) -> Page:
+    """The page behind a body; raises ValueError when it is none."""
+    try:
+        entries, leases, flying = orjson.loads(zlib.decompress(body))
+        return Page(
+            boot,
+            name,
+            tuple(_entry(each) for each in entries),
+            tuple((scope, window, handle, int(pico)) for scope, window, handle, pico in leases),
+            tuple((id_, tenant, model, int(worst)) for id_, tenant, model, worst in flying),
+        )
+    except (zlib.error, orjson.JSONDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"page {boot}/{name} cannot be read: {error}") from error
+
+
+def _entry(values: list[Any]) -> Entry:
+    return Entry._make([*values[:8], *map(int, values[8:13]), values[13], int(values[14]), *values[15:]])
+
+
+def shown(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON for people and programs; amounts and counts that may be long are texts."""
+    return entry._asdict() | {"pico": str(entry.pico)}
+
+
+def total(entries: Iterable[Entry]) -> int:
+    """What entries cost together."""
+    return sum(entry.pico for entry in entries)

@@ -1,0 +1,364 @@
+"""What keeps a process's ledger going off the request's way: leases filled, pages written, silent holders watched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import SystemRandom
+
+from app.aws import Aws, error_code
+from app.budgets.window import Span, Window, moment, window_at
+from app.errors import ApiError
+from app.ledger.book import Book, Payer, scopes_of
+from app.ledger.entries import MAX_ENTRIES
+from app.ledger.item import UNBOUNDED_PICO, Item, Reclaim, SetLimit
+from app.ledger.lease import Lease, State
+from app.ledger.table import LedgerTable, Standing, in_turns
+from app.ledger.watch import AWAY_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS, Watch, boot_of
+from app.prices import usd
+
+log = logging.getLogger(__name__)
+
+MONTHLY, DAILY = "M", "D"
+KINDS = (MONTHLY, DAILY)
+SPANS = {MONTHLY: Span.MONTH, DAILY: Span.DAY}
+TICK_SECONDS = 1.0
+PAGE_SECONDS = 5.0
+PUBLISH_SECONDS = 30.0
+"""How old the item's view of what a busy lease spent may be; blocks that are asked for carry it sooner."""
+IDLE_SECONDS = 60.0
+WATCH_SECONDS = 15.0
+LIMITS_SECONDS = 10.0
+BLOCK_SECONDS = 30.0
+"""A block lasts about so long at the lease's own pace."""
+REFUSED_SECONDS = 1.0
+"""A scope without money is not asked again for so long."""
+WRITES_AT_ONCE = 6
+MAX_LINES = 20_000
+MAX_UNWRITTEN = 100_000
+"""Entries kept in memory while the ledger is away; what goes beyond is in the log."""
+TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    leases: tuple[Lease, ...]
+    until: float
+    """Unix time at which the first of their windows ends."""
+
+
+class LedgerAwayError(Exception):
+    """The table did not answer."""
+
+
+class Keeper:
+    """The leases and pages of one process, and the task that keeps both together with the table."""
+
+    def __init__(
+        self,
+        aws: Aws,
+        table: str,
+        *,
+        defaults: Callable[[str, str], int | None] = lambda scope, kind: None,
+        zone: datetime.tzinfo = datetime.UTC,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        boot: str | None = None,
+    ) -> None:
+        """`defaults` gives the limit (pico-dollars) of a scope and window, `M` or `D`, that nobody set one for."""
+        self.book = Book(boot or secrets.token_hex(6))
+        self.table = LedgerTable(aws, table, wall_clock=wall_clock)
+        self.zone = zone
+        self._defaults = defaults
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._standing = Standing(-1, {})
+        self._lines: dict[Payer, _Line] = {}
+        self._growing: dict[Lease, asyncio.Task[None]] = {}
+        self._demand: dict[Lease, int] = {}
+        self._looked: dict[Lease, tuple[int, float]] = {}
+        self._watch = Watch()
+        self._beat_at = self._alive_at = clock()
+        self._due = dict.fromkeys(("beat", "page", "watch", "limits"), 0.0)
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._told_away = False
+
+    # leases
+
+    def limit_of(self, scope: str, kind: str) -> int | None:
+        """The limit in force, as this process knows it; None = no budget."""
+        if (scope, kind) in self._standing.limits:
+            return self._standing.limits[scope, kind]
+        return self._defaults(scope, kind)
+
+    def _window(self, kind: str) -> Window:
+        return window_at(SPANS[kind], self._wall_clock(), self.zone)
+
+    def _leases(self, payer: Payer) -> tuple[Lease, ...]:
+        month, day = self._window(MONTHLY).name, self._window(DAILY).name
+        scopes = scopes_of(payer)
+        daily = [scope for scope in scopes if self.limit_of(scope, DAILY) is not None]
+        return (
+            *(self.book.lease(scope, month) for scope in scopes),
+            *(self.book.lease(scope, day) for scope in daily),
+        )
+
+    async def _line(self, payer: Payer) -> _Line:
+        """The payer's leases, each of them with an item behind it."""
+        await self._know_limits()
+        leases = self._leases(payer)
+        fresh = [lease for lease in leases if lease.state is State.NEW and lease.limit == 0 and lease.flying is None]
+        for failure in await in_turns(map(self._meet, fresh), WRITES_AT_ONCE):
+            if failure is not None:
+                raise LedgerAwayError from failure
+        if len(self._lines) >= MAX_LINES:
+            self._lines.clear()
+        until = min(self._window(kind).end for kind in KINDS)
+        line = self._lines[payer] = _Line(leases, until)
+        return line
+
+    async def _meet(self, lease: Lease) -> None:
+        """Read, or make, the item behind a new lease."""
+        kind = lease.window[0]
+        limit = self.limit_of(lease.scope, kind)
+        wanted = UNBOUNDED_PICO if limit is None else limit
+        item = await self.table.read(lease.scope, lease.window)
+        if item is None:
+            item = await self.table.create(lease.scope, lease.window, wanted)
+        elif item.limit != wanted:
+            item = await self._set_item_limit(lease.scope, lease.window, item, wanted)
+        lease.see(item)
+
+    async def _set_item_limit(self, scope: str, name: str, item: Item, limit: int) -> Item:
+        while item.limit != limit:
+            _, found = await self.table.step(scope, name, SetLimit(item.ver, item.limit, limit))
+            if found is None:
+                break
+            item = found
+        for lease in self.book.leases:
+            if (lease.scope, lease.window) == (scope, name):
+                lease.see(item)
+                lease.refused_until = 0.0
+        return item
+
+    async def _grow(self, lease: Lease, more: int) -> None:
+        """Make room for a call: one step at a time a lease, for all that wait. Raises what `reserve` raises."""
+        if self._clock() < lease.refused_until:
+            raise self._refusal(lease)
+        self._demand[lease] = self._demand.get(lease, 0) + more
+        task = self._growing.get(lease)
+        if task is None:
+            task = self._growing[lease] = asyncio.create_task(self._ask(lease), name="ledger-grow")
+            task.add_done_callback(lambda _: self._growing.pop(lease, None))
+        # Shielded: whoever began may leave while others wait.
+        await asyncio.shield(task)
+
+    async def _ask(self, lease: Lease) -> None:
+        for _ in range(TRIES):
+            if lease.state is State.NEW and lease.flying is None and lease.limit == 0:
+                try:
+                    await self._meet(lease)
+                except Exception as error:
+                    raise LedgerAwayError from error
+            demand = self._demand.pop(lease, 0) or lease.wanted
+            lease.wanted = demand
+            if lease.flying is None:
+                lease.block = lease.size(demand, lease.burn)
+                if lease.block == 0 and lease.committed + demand > lease.line:
+                    lease.refused_until = self._clock() + REFUSED_SECONDS
+                    raise self._refusal(lease)
+            granted = lease.block
+            await self._step(lease)
+            # Asked again before the next look at its pace: each time for twice as much.
+            lease.burn = max(lease.burn, 2 * granted)
+            if lease.state in (State.LOST, State.DONE) or lease.committed + demand <= lease.line:
+                return
+
+    async def _step(self, lease: Lease) -> None:
+        """Send the lease's next step and learn from the answer; raises LedgerAwayError when there was none."""
+        op = lease.next_op()
+        if op is None:
+            return
+        before = lease.state
+        try:
+            taken, item = await self.table.step(lease.scope, lease.window, op)
+        except Exception as error:
+            self._note_away(error)
+            raise LedgerAwayError from error
+        if item is None:
+            # The item is gone, with the table perhaps: what is leased cannot be told from what is not.
+            lease.state, lease.flying = State.DONE, None
+            lease.draw(away=False)
+        elif taken:
+            lease.done(op, item)
+        else:
+            lease.refused(op, item)
+        if item is not None:
+            lease.bury(item.tomb, int(self._wall_clock()))
+        if lease.state is not before and before is State.OPEN:
+            self._lines.clear()
+
+    def _draw_away(self) -> None:
+        gone = self._clock() - self._beat_at >= EMERGENCY_SECONDS
+        self.book.draw(away=True, stopped=gone)
+
+    def _refusal(self, lease: Lease) -> ApiError:
+        kind = "monthly" if lease.window[0] == MONTHLY else "daily"
+        whom = "the organisation" if ":" not in lease.scope else lease.scope.replace(":", " ", 1)
+        resets = moment(self._window(lease.window[0]).end, self.zone)
+        left = usd(max(0, lease.avail))
+        return ApiError(
+            "insufficient_quota",
+            f"The {kind} budget of {whom} has no room for this request: {left} of {usd(lease.limit)} is neither spent "
+            f"nor reserved. It starts anew at {resets}; to go on before, an operator raises it with "
+            f"`python -m app.budgets set {lease.scope}`.",
+            headers={"x-should-retry": "false"},
+        )
+
+    # the task
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(LedgerAwayError):
+                await self.tick()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS * SystemRandom().uniform(0.8, 1.2))
+
+    async def tick(self) -> None:
+        """Everything that is due now; raises LedgerAwayError when the table does not answer."""
+        await self._beat()
+        if self.book.unwritten and (self._is_due("page", PAGE_SECONDS) or self.book.unwritten > MAX_ENTRIES // 2):
+            await self._write_pages()
+        self._look()
+        await self._step_all()
+        if self._is_due("limits", LIMITS_SECONDS):
+            await self._know_limits(fresh=True)
+        if self._is_due("watch", WATCH_SECONDS):
+            await self._sweep()
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = self._clock()
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + seconds
+        return True
+
+    async def _beat(self) -> None:
+        now = self._clock()
+        if now - self._beat_at >= EMERGENCY_SECONDS:
+            # Others may have given back what is leased here, by evidence: none of it is trusted any more.
+            for lease in list(self.book.current.values()):
+                self.book.retire(lease)
+            self._lines.clear()
+            self._beat_at = now
+        if not self._is_due("beat", HEARTBEAT_SECONDS):
+            return
+        try:
+            await self.table.beat(self.book.boot)
+        except Exception as error:
+            self._due["beat"] = 0.0
+            self._note_away(error)
+            if self._clock() - self._beat_at >= AWAY_SECONDS:
+                self._draw_away()
+            raise LedgerAwayError from error
+        self._beat_at = now
+        if self._told_away:
+            self._told_away = False
+            log.warning("the ledger answers again")
+        self.book.draw(away=False)
+
+    async def _write_pages(self) -> None:
+        while (page := self.book.page(self._wall_clock())) is not None:
+            try:
+                await self.table.put_page(page)
+            except Exception as error:
+                self._note_away(error)
+                raise LedgerAwayError from error
+            self.book.filed()
+            self._alive_at = self._clock()
+
+    def _look(self) -> None:
+        """Which leases want more, have something to tell, or are not used any more."""
+        now, names = self._clock(), {self._window(kind).name for kind in KINDS}
+        for lease in list(self.book.current.values()):
+            total, at = self._looked.get(lease, (0, now))
+            used = lease.total != total or lease.committed != lease.total
+            if lease.window not in names or (not used and now - at >= IDLE_SECONDS):
+                self.book.retire(lease)
+                self._lines.clear()
+                self._looked.pop(lease, None)
+                continue
+            if used or lease not in self._looked:
+                pace = (lease.total - total) * BLOCK_SECONDS / max(TICK_SECONDS, now - at)
+                lease.burn = int(0.5 * lease.burn + 0.5 * pace)
+                self._looked[lease] = (lease.total, now)
+            if lease.state is not State.OPEN or lease.flying is not None:
+                continue
+            if 2 * lease.committed > lease.line + lease.published and now >= lease.refused_until:
+                lease.block = lease.size(lease.wanted, lease.burn)
+            if not lease.block and now - lease.published_at >= PUBLISH_SECONDS:
+                lease.published_at = now
+                lease.publish()
+
+    async def _step_all(self) -> None:
+        for lease in self.book.draining:
+            if lease.closing and not lease.drained:
+                lease.publish()
+        ready = [lease for lease in self.book.leases if lease not in self._growing and lease.next_op() is not None]
+        failures = await in_turns(map(self._step, ready), WRITES_AT_ONCE)
+        self.book.forget()
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _know_limits(self, *, fresh: bool = False) -> None:
+        if self._standing.version >= 0 and not fresh:
+            return
+        try:
+            if self._standing.version < 0 or await self.table.limits_version() != self._standing.version:
+                self._standing = await self.table.standing()
+                self._lines.clear()  # a scope may have a daily window now
+        except Exception as error:
+            self._note_away(error)
+            raise LedgerAwayError from error
+
+    async def _sweep(self) -> None:
+        """Put the leases of processes that fell silent into suspense, in every item of the windows that run."""
+        now = self._wall_clock()
+        months = dict.fromkeys(window_at(Span.MONTH, at, self.zone).name for at in (now, now - 32 * 86_400))
+        try:
+            item = await self.table.read("org", next(iter(months)))
+            boots = {boot_of(handle) for handle in item.slots} - {self.book.boot} if item else set()
+            beats = await self.table.beats(boots) if boots else {}
+            silent = {boot for boot in boots if self._watch.silent(boot, beats.get(boot, -1), self._clock())}
+            self._watch.keep(boots)
+            if silent:
+                days = [window_at(Span.DAY, at, self.zone).name for at in (now, now - 86_400)]
+                for name in (*months, *days):
+                    await self._suspend(name, silent)
+        except Exception as error:
+            self._note_away(error)
+            raise LedgerAwayError from error
+
+    async def _suspend(self, name: str, boots: set[str]) -> None:
+        # The organisation last: its slot is how others find the dead, should this process die on the way.
+        for scope in sorted(await self.table.scopes(name), key=lambda scope: scope == "org"):
+            item = await self.table.read(scope, name)
+            for handle, slot in item.slots.items() if item else ():
+                if boot_of(handle) in boots:
+                    await self.table.step(scope, name, Reclaim(handle, slot))
+                    fields = {"scope": scope, "window": name, "lease": handle, "pico": str(slot.amt - slot.set)}
+                    log.warning("a replica fell silent; its lease is in suspense", extra={"fields": fields})
+
+    def _note_away(self, error: BaseException) -> None:
+        if not self._told_away:
+            self._told_away = True
+            fields = {"reason": error_code(error)}
+            log.warning("the ledger does not answer; leases go on, nothing is lost", extra={"fields": fields})

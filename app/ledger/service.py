@@ -1,0 +1,219 @@
+"""The ledger of one process: reserves, settles, and tells what was spent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from app.budgets.window import moment
+from app.errors import ApiError
+from app.ledger.book import Hold, Payer
+from app.ledger.entries import Entry, shown
+from app.ledger.item import UNBOUNDED_PICO, Item
+from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, TRIES, Keeper, LedgerAwayError
+from app.ledger.lease import State
+from app.ledger.table import in_turns
+from app.ledger.watch import EMERGENCY_SECONDS
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 10.0
+ALIVE_SECONDS = 60.0
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A scope's money in one window, in pico-dollars."""
+
+    scope: str
+    window: str
+    limit: int | None
+    """None = no budget."""
+    spent: int
+    reserved: int
+    """Leased by replicas and not spent yet."""
+    suspense: int
+    """Of replicas that fell silent: counted, until there is evidence of what they spent."""
+    resets: str
+    """When the next window begins."""
+
+    @property
+    def left(self) -> int | None:
+        """What may still be leased; below zero when more was spent than the limit is now. None = no budget."""
+        return None if self.limit is None else self.limit - self.spent - self.reserved - self.suspense
+
+
+class Ledger(Keeper):
+    """Reserves, settles, and tells what was spent."""
+
+    # for a request
+
+    def take(self, payer: Payer, worst: int, id_: str) -> Hold | None:
+        """Reserve from the leases at hand, waiting for nothing; None when `reserve` has to ask the table."""
+        line = self._lines.get(payer)
+        if line is None or self._wall_clock() >= line.until or self._clock() - self._beat_at >= EMERGENCY_SECONDS:
+            return None
+        return self.book.take(line.leases, worst, payer, id_)
+
+    async def reserve(self, payer: Payer, worst: int, id_: str) -> Hold:
+        """A hold on `worst` pico-dollars of every scope of a payer.
+
+        Raises ApiError: 429 `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when the table
+        does not answer and what was leased for that time is spent.
+        """
+        for _ in range(TRIES):
+            hold = self.take(payer, worst, id_)
+            if hold is not None:
+                return hold
+            try:
+                if self._clock() - self._beat_at >= EMERGENCY_SECONDS:
+                    await self._beat()
+                leases = (await self._line(payer)).leases
+                short = [lease for lease in leases if lease.committed + worst > lease.line]
+                for failure in await in_turns((self._grow(lease, worst) for lease in short), len(leases)):
+                    if failure is not None:
+                        raise failure
+            except LedgerAwayError:
+                return self._from_emergency(payer, worst, id_)
+        raise ApiError("ledger_unavailable", "The spend ledger is busy; try again in a second.")
+
+    async def extend(self, hold: Hold, more: int) -> bool:
+        """Reserve more for a call that runs, asking the table when the leases at hand have no room."""
+        for _ in range(TRIES):
+            if hold.settled or hold.extend(more):
+                return not hold.settled
+            try:
+                for lease in hold.leases:
+                    if lease.state is not State.OPEN or lease.closing:
+                        return False
+                    if lease.committed + more > lease.line:
+                        await self._grow(lease, more)
+            except (LedgerAwayError, ApiError):
+                self._draw_away()
+                return hold.extend(more)
+        return False
+
+    def settle(self, hold: Hold, entry: Entry) -> None:
+        """Put what an attempt cost in place of what was reserved for it. Only the first time counts."""
+        if self.book.settle(hold, entry):
+            self._bound_memory()
+
+    def note(self, entry: Entry) -> None:
+        """Keep an entry that costs nothing: answered from the cache, joined, or refused."""
+        self.book.note(entry)
+        self._bound_memory()
+
+    async def charge(self, payer: Payer, entry: Entry) -> None:
+        """Book a fact that nothing was reserved for. It is never refused; it may take a budget below zero."""
+        with contextlib.suppress(LedgerAwayError):
+            await self._line(payer)
+        leases = self._leases(payer)
+        self.settle(self.book.force(leases, 0, payer, entry.id), entry)
+
+    # for people and programs
+
+    async def account(self, scope: str, kind: str = MONTHLY) -> Account:
+        """What a scope may spend and has spent in the window that runs; raises ApiError 503 `ledger_unavailable`."""
+        running = self._window(kind)
+        try:
+            await self._know_limits()
+            item = await self.table.read(scope, running.name)
+        except Exception as error:
+            raise ApiError("ledger_unavailable", "The spend ledger does not answer. Try again in a second.") from error
+        limit = self.limit_of(scope, kind)
+        found = item or Item(limit or UNBOUNDED_PICO, 0)
+        own = [lease for lease in self.book.leases if (lease.scope, lease.window) == (scope, running.name)]
+        ahead = sum(lease.total - lease.published for lease in own if lease.state in (State.OPEN, State.LOST))
+        return Account(
+            scope=scope,
+            window=running.name,
+            limit=None if found.limit >= UNBOUNDED_PICO else found.limit,
+            spent=found.used + ahead,
+            reserved=max(0, found.leased - ahead),
+            suspense=found.suspense,
+            resets=moment(running.end, self.zone),
+        )
+
+    async def month(self, tenant: str) -> int:
+        """Pico-dollars the tenant has spent this month, with what this process has yet to write."""
+        return (await self.account(f"tenant:{tenant}")).spent
+
+    async def set_limit(self, scope: str, kind: str, pico: int | None, *, by: str, why: str) -> None:
+        """Set a scope's limit for this and all later windows of a kind; None takes it away. Audited.
+
+        What is leased at this moment stays spendable. Raises ValueError for a limit or a text out of bounds.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is not a kind of window; choose one of {', '.join(KINDS)}")
+        if pico is not None and not 0 <= pico < UNBOUNDED_PICO:
+            raise ValueError(f"{pico} is not a limit from 0 to {UNBOUNDED_PICO - 1} pico-dollars")
+        for name, text in (("by", by), ("why", why)):
+            if not 1 <= len(text) <= MAX_TEXT:
+                raise ValueError(f"{name} has {len(text)} characters; 1 to {MAX_TEXT} are needed, for the audit")
+        await self.table.set_standing(scope, kind, pico, by, why)
+        self._due["limits"] = 0.0
+        await self._know_limits(fresh=True)
+        running = self._window(kind).name
+        item = await self.table.read(scope, running)
+        if item is not None:
+            await self._set_item_limit(scope, running, item, UNBOUNDED_PICO if pico is None else pico)
+
+    def alive(self) -> bool:
+        """Whether what was spent up to ALIVE_SECONDS ago is in the ledger."""
+        if not self.book.unwritten:
+            self._alive_at = self._clock()
+        return self._clock() - self._alive_at < ALIVE_SECONDS
+
+    def start(self) -> None:
+        """Start the task that keeps leases and pages."""
+        self._task = asyncio.create_task(self._run(), name="ledger")
+
+    async def stop(self) -> None:
+        """Write what waits and give back what is leased; what cannot be written goes to the log. Safe to call twice."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        for lease in list(self.book.current.values()):
+            self.book.retire(lease)
+        self._lines.clear()
+        deadline = self._clock() + STOP_SECONDS
+        while True:
+            clean = await self.flush()
+            if clean or self._clock() >= deadline:
+                break
+            await asyncio.sleep(0.2)
+        while (page := self.book.page(self._wall_clock())) is not None:
+            for entry in page.entries:
+                log.error("spend that is in no ledger: add it by hand", extra={"fields": shown(entry)})
+            self.book.filed()
+
+    async def flush(self) -> bool:
+        """Write pages and send every step that waits, once; whether nothing is left. Never raises."""
+        with contextlib.suppress(LedgerAwayError):
+            await self._write_pages()
+            await self._step_all()
+        return not self.book.unwritten and not any(
+            lease.flying or lease.state in (State.LOST, State.OPEN) for lease in self.book.draining
+        )
+
+    def _from_emergency(self, payer: Payer, worst: int, id_: str) -> Hold:
+        self._draw_away()
+        hold = self.take(payer, worst, id_)
+        if hold is None:
+            raise ApiError(
+                "ledger_unavailable",
+                "The spend ledger does not answer, and what was set aside for that is spent; try again in a minute.",
+                headers={"retry-after": "60"},
+            )
+        return hold
+
+    def _bound_memory(self) -> None:
+        while self.book.unwritten > MAX_UNWRITTEN:
+            dropped = self.book.drop_oldest()
+            if dropped is None:
+                return
+            log.error("spend that is in no ledger: add it by hand", extra={"fields": shown(dropped)})

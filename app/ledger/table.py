@@ -1,0 +1,248 @@
+"""The ledger's items in DynamoDB. Every method raises botocore's errors when the fate of a write is not known."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, NamedTuple
+
+from app.aws import Aws, error_code
+from app.ledger.entries import Page, pack, unpack
+from app.ledger.item import Item, Op, Slot
+
+_REFUSED = "ConditionalCheckFailedException"
+_BATCH = 100  # BatchGetItem's own bound
+LIMITS = "L"
+_VERSION = "!"
+
+
+class Standing(NamedTuple):
+    """Limits that somebody set, by scope and kind of window; they hold for every window until set again."""
+
+    version: int
+    limits: dict[tuple[str, str], int | None]
+
+
+class LedgerTable:
+    """Reads and steps. Keys: `B#<scope>` budgets, `W#<window>` their index, `P#<boot>` pages, `I#<day>` index of
+    boots, `H#<boot>` heartbeats, `L` limits, `A#<scope>` who changed what and why."""
+
+    def __init__(self, aws: Aws, table: str, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._aws = aws
+        self._table = table
+        self._wall_clock = wall_clock
+        self.writes = 0
+        """Write requests sent, for the cost of them."""
+        self._boot_days: set[tuple[str, str]] = set()
+
+    async def read(self, scope: str, window: str) -> Item | None:
+        """The item as it is now."""
+        answer = await self._call("get_item", Key=_key(f"B#{scope}", window), ConsistentRead=True)
+        return parse_item(answer["Item"]) if answer.get("Item") else None
+
+    async def create(self, scope: str, window: str, limit: int) -> Item:
+        """The item, made with this limit when there is none."""
+        item = Item(limit, limit)
+        # The index first: an item that nobody finds would never be swept.
+        await self._put({**_key(f"W#{window}", scope)})
+        if await self._put({**_key(f"B#{scope}", window), **item_attributes(item)}, absent=True):
+            return item
+        found = await self.read(scope, window)
+        if found is None:
+            raise RuntimeError(f"the budget item of {scope} is neither absent nor there")
+        return found
+
+    async def step(self, scope: str, window: str, op: Op) -> tuple[bool, Item | None]:
+        """Whether the step was taken, and the item after it (before it when it was not; None: there is none)."""
+        update = op.update(int(self._wall_clock()))
+        parameters: dict[str, Any] = {
+            "Key": _key(f"B#{scope}", window),
+            "UpdateExpression": update.change,
+            "ConditionExpression": update.condition,
+            "ExpressionAttributeValues": {name: _value(value) for name, value in update.values.items()},
+            "ReturnValues": "ALL_NEW",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if update.names:
+            parameters["ExpressionAttributeNames"] = update.names
+        self.writes += 1
+        try:
+            answer = await self._call("update_item", **parameters)
+        except Exception as error:
+            if error_code(error) != _REFUSED:
+                raise
+            old = getattr(error, "response", {}).get("Item")
+            return False, parse_item(old) if old else None
+        return True, parse_item(answer["Attributes"])
+
+    async def put_page(self, page: Page) -> None:
+        """Write a page; a page that is there already stays as it is."""
+        if (page.boot, page.day) not in self._boot_days:
+            await self._put(_key(f"I#{page.day}", page.boot))
+            self._boot_days.add((page.boot, page.day))
+        body = {"body": {"B": pack(page)}, "n": {"N": str(len(page.entries))}}
+        await self._put({**_key(f"P#{page.boot}", page.sequence), **body}, absent=True)
+
+    async def beat(self, boot: str) -> None:
+        """Move the heartbeat of a process."""
+        self.writes += 1
+        await self._call(
+            "update_item",
+            Key=_key(f"H#{boot}", "H"),
+            UpdateExpression="ADD n :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+
+    async def beats(self, boots: Iterable[str]) -> dict[str, int]:
+        """Heartbeats of processes; one that has none is left out."""
+        wanted = sorted(boots)
+        found: dict[str, int] = {}
+        for at in range(0, len(wanted), _BATCH):
+            keys = [_key(f"H#{boot}", "H") for boot in wanted[at : at + _BATCH]]
+            while keys:
+                answer = await self._aws.call("dynamodb", "batch_get_item", RequestItems={self._table: {"Keys": keys}})
+                for item in answer["Responses"].get(self._table, ()):
+                    found[item["pk"]["S"].removeprefix("H#")] = int(item["n"]["N"])
+                keys = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+        return found
+
+    async def scopes(self, window: str) -> list[str]:
+        """Every scope that has an item in a window."""
+        return [item["sk"]["S"] async for item in self._query(f"W#{window}")]
+
+    async def boots(self, day: str) -> list[str]:
+        """Every process that wrote a page on a UTC day."""
+        return [item["sk"]["S"] async for item in self._query(f"I#{day}")]
+
+    async def pages(self, boot: str, day: str) -> list[Page]:
+        """The pages that a process made on a UTC day; raises ValueError for one that cannot be read."""
+        return [
+            unpack(boot, item["sk"]["S"], bytes(item["body"]["B"]))
+            async for item in self._query(f"P#{boot}", begins=day)
+        ]
+
+    async def limits_version(self) -> int:
+        """A number that moves with each limit that is set."""
+        answer = await self._call("get_item", Key=_key(LIMITS, _VERSION))
+        return int(answer.get("Item", {}).get("n", {}).get("N", "0"))
+
+    async def standing(self) -> Standing:
+        """Every limit that was set."""
+        version = await self.limits_version()
+        limits: dict[tuple[str, str], int | None] = {}
+        async for item in self._query(LIMITS):
+            if item["sk"]["S"] != _VERSION:
+                kind, _, scope = item["sk"]["S"].partition("#")
+                limits[scope, kind] = int(item["limit"]["N"]) if "limit" in item else None
+        return Standing(version, limits)
+
+    async def set_standing(self, scope: str, kind: str, limit: int | None, by: str, why: str) -> None:
+        """Set a limit for this and all later windows, and note who did it and why."""
+        now = self._wall_clock()
+        value = {} if limit is None else {"limit": {"N": str(limit)}}
+        said = {"by": {"S": by}, "why": {"S": why}, "at": {"N": str(int(now))}, **value}
+        await self._put({**_key(f"A#{scope}", f"{kind}#{now:020.6f}"), **said})
+        await self._put({**_key(LIMITS, f"{kind}#{scope}"), **said})
+        self.writes += 1
+        await self._call(
+            "update_item",
+            Key=_key(LIMITS, _VERSION),
+            UpdateExpression="ADD n :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+
+    async def changes(self, scope: str) -> list[dict[str, str]]:
+        """Who changed the limits of a scope, and why, oldest first."""
+        return [
+            {name: str(next(iter(value.values()))) for name, value in item.items() if name not in ("pk",)}
+            async for item in self._query(f"A#{scope}")
+        ]
+
+    async def _put(self, item: dict[str, Any], *, absent: bool = False) -> bool:
+        """Write an item; False when it had to be absent and is not."""
+        self.writes += 1
+        condition = {"ConditionExpression": "attribute_not_exists(pk)"} if absent else {}
+        try:
+            await self._call("put_item", Item=item, **condition)
+        except Exception as error:
+            if absent and error_code(error) == _REFUSED:
+                return False
+            raise
+        return True
+
+    async def _query(self, pk: str, begins: str = "") -> AsyncIterator[dict[str, Any]]:
+        start: dict[str, Any] = {}
+        condition = "pk = :pk AND begins_with(sk, :sk)" if begins else "pk = :pk"
+        values = {":pk": {"S": pk}} | ({":sk": {"S": begins}} if begins else {})
+        while True:
+            answer = await self._call(
+                "query",
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ConsistentRead=True,
+                **start,
+            )
+            for item in answer["Items"]:
+                yield item
+            if not answer.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def _call(self, operation: str, **parameters: Any) -> Any:
+        return await self._aws.call("dynamodb", operation, TableName=self._table, **parameters)
+
+
+def parse_item(attributes: dict[str, Any]) -> Item:
+    """An item out of DynamoDB's attributes."""
+    return Item(
+        limit=_number(attributes, "limit"),
+        avail=_number(attributes, "avail"),
+        spent=_number(attributes, "spent"),
+        ver=_number(attributes, "ver"),
+        slots={name: _slot(value["M"]) for name, value in attributes.get("slots", {"M": {}})["M"].items()},
+        susp={name: _slot(value["M"]) for name, value in attributes.get("susp", {"M": {}})["M"].items()},
+        tomb={name: int(value["N"]) for name, value in attributes.get("tomb", {"M": {}})["M"].items()},
+    )
+
+
+def item_attributes(item: Item) -> dict[str, Any]:
+    """DynamoDB's attributes of an item, without its key."""
+    return {
+        "limit": _value(item.limit),
+        "avail": _value(item.avail),
+        "spent": _value(item.spent),
+        "ver": _value(item.ver),
+        "slots": {"M": {name: _value(slot) for name, slot in item.slots.items()}},
+        "susp": {"M": {name: _value(slot) for name, slot in item.susp.items()}},
+        "tomb": {"M": {name: _value(at) for name, at in item.tomb.items()}},
+    }
+
+
+def in_turns(coroutines: Iterable[Any], at_once: int) -> asyncio.Future[list[Any]]:
+    """Gather with at most so many running; exceptions are results."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def turn(work: Any) -> Any:
+        async with turns:
+            return await work
+
+    return asyncio.gather(*map(turn, coroutines), return_exceptions=True)
+
+
+def _key(pk: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _number(attributes: dict[str, Any], name: str) -> int:
+    return int(attributes[name]["N"]) if name in attributes else 0
+
+
+def _slot(attributes: dict[str, Any]) -> Slot:
+    return Slot(*(int(attributes[name]["N"]) for name in Slot._fields))
+
+
+def _value(value: int | Slot) -> dict[str, Any]:
+    if isinstance(value, Slot):
+        return {"M": {name: {"N": str(number)} for name, number in value._asdict().items()}}
+    return {"N": str(value)}
