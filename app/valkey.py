@@ -59,12 +59,16 @@ class Script:
 
     async def call(self, valkey: Valkey, key: str, *arguments: str | int | float) -> Any:
         """The same on the connection that all share; raises ValkeyAwayError."""
+        return await self.call_many(valkey, [key], arguments)
+
+    async def call_many(self, valkey: Valkey, keys: Sequence[str], arguments: Sequence[str | int | float]) -> Any:
+        """The script's answer for several keys of one hash slot; raises ValkeyAwayError."""
         try:
-            return await valkey.call("EVALSHA", self._hash, 1, key, *arguments)
+            return await valkey.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
         except ValkeyRefusedError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await valkey.call("EVAL", self.source, 1, key, *arguments)
+        return await valkey.call("EVAL", self.source, len(keys), *keys, *arguments)
 
 
 class Valkey:

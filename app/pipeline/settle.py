@@ -37,6 +37,6 @@ def charge(record: Record, plan: Plan, usage: Usage, *, estimated: bool) -> None
 async def settle_usage(services: Services, identity: Identity, plan: Plan, grant: Grant, record: Record) -> None:
     """Bring limits and spend to what the record says was used; a call without usage was free. Off the critical path."""
     usage = record.usage or NOTHING
-    await services.limiter.settle(grant, usage.input_tokens + usage.output_tokens)
+    services.limiter.settle(grant, usage.input_tokens + usage.output_tokens)
     if record.usage is not None:
         await services.spend.record(identity, plan.model.name, usage, record.cost_pico)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from app import limits
 from app.aws import Aws
 from app.errors import ApiError
 from app.keys import Identity
-from app.limits import Bucket, Grant, Limiter, go_duration
+from app.limits import Grant, Limiter, go_duration
 from app.models import KeyLimits
 from app.settings import Settings
 from app.valkey import Valkey, ValkeyAwayError
@@ -27,6 +26,11 @@ DEFAULTS = KeyLimits(requests_per_minute=600, tokens_per_minute=60_000)
 
 def caller(rpm: int | None = None, tpm: int | None = None) -> Identity:
     return Identity("acme", secrets.token_hex(6), "test", "user", rpm, tpm)
+
+
+def key_of(identity: Identity) -> str:
+    """Where the limits of a key are in Valkey."""
+    return f"{limits.KEY_PREFIX}{identity.tenant}}}:key:{identity.key_id}"
 
 
 class Clock:
@@ -56,7 +60,9 @@ async def limiter(
         changes = {"cache_port": fake_port}
     valkey = Valkey(replace(settings, **changes), aws, max_connections=8, scripts=limits.SCRIPTS)
     await valkey.start()
-    yield Limiter(valkey, lambda: DEFAULTS, max_local_keys=3)
+    made = Limiter(valkey, lambda: DEFAULTS, max_local_keys=3)
+    yield made
+    await made.stop()
     await valkey.stop()
 
 
@@ -66,7 +72,9 @@ async def alone(settings: Settings, aws: Aws) -> AsyncIterator[tuple[Limiter, Cl
     clock = Clock()
     valkey = Valkey(replace(settings, cache_port=free_port()), aws, max_connections=8, scripts=limits.SCRIPTS)
     await valkey.start()
-    yield Limiter(valkey, lambda: DEFAULTS, max_local_keys=3, clock=clock), clock
+    made = Limiter(valkey, lambda: DEFAULTS, max_local_keys=3, clock=clock)
+    yield made, clock
+    await made.stop()
     await valkey.stop()
 
 
@@ -99,7 +107,7 @@ async def test_tokens_are_reserved_by_estimate_and_given_back_by_usage(limiter: 
     error = await refused(limiter, identity, 500)
     assert "tokens per min (TPM): Limit 1000" in error.message
     assert 20 <= int(error.headers["retry-after"]) <= 24
-    await limiter.settle(grant, 100)
+    limiter.settle(grant, 100)
     later = await limiter.reserve(identity, "gpt-6-luna", 500)
     assert 400 <= int(later.headers["x-ratelimit-remaining-tokens"]) <= 420
 
@@ -108,7 +116,7 @@ async def test_tokens_are_reserved_by_estimate_and_given_back_by_usage(limiter: 
 async def test_what_was_used_beyond_the_estimate_is_owed(limiter: Limiter) -> None:
     identity = caller(tpm=600)
     grant = await limiter.reserve(identity, "gpt-6-luna", 100)
-    await limiter.settle(grant, 1_000_000)
+    limiter.settle(grant, 1_000_000)
     error = await refused(limiter, identity, 1)
     assert error.headers["x-ratelimit-remaining-tokens"] == "0"
     # The debt is one minute's worth at most, so a key is never shut out for longer.
@@ -156,10 +164,14 @@ async def test_a_bucket_has_no_time_to_live_and_the_sweep_removes_full_ones_only
     idle, busy = caller(rpm=600, tpm=1_000), caller(rpm=1, tpm=1_000)
     await limiter.reserve(idle, "gpt-6-luna", 0)
     await limiter.reserve(busy, "gpt-6-luna", 500)
-    keys = [limits._key(identity.key_id) for identity in (idle, busy)]
+    keys = [key_of(identity) for identity in (idle, busy)]
     client = limiter.valkey.client
     for key in keys:
         assert await client.ttl(key) == -1
+    await client.hset(keys[0], "at", 0)
+    await limiter.sweep()
+    assert [await client.exists(key) for key in keys] == [1, 1]  # a lease is in use
+    await limiter.stop()
     await client.hset(keys[0], "at", 0)
     assert await limiter.sweep() >= 1
     assert [await client.exists(key) for key in keys] == [0, 1]
@@ -171,7 +183,7 @@ async def test_a_clock_that_jumps_grants_at_most_one_full_bucket(limiter: Limite
     identity = caller(rpm=5, tpm=1_000)
     for _ in range(5):
         await limiter.reserve(identity, "gpt-6-luna", 200)
-    key = limits._key(identity.key_id)
+    key = key_of(identity)
     at = int(await limiter.valkey.client.hget(key, "at"))
     await limiter.valkey.client.hset(key, "at", at - jump_ms)
     granted = 0
@@ -181,23 +193,18 @@ async def test_a_clock_that_jumps_grants_at_most_one_full_bucket(limiter: Limite
             granted += 1
         except ApiError:
             continue
-    assert granted == (5 if jump_ms > 0 else 0)
+    assert granted in ((4, 5) if jump_ms > 0 else (0,))
 
 
 @pytest.mark.process
-async def test_a_damaged_bucket_limits_by_the_local_share_until_it_is_swept(limiter: Limiter) -> None:
-    identity = caller(rpm=4)
-    await limiter.valkey.client.set(limits._key(identity.key_id), "not a hash")
-    grant = await limiter.reserve(identity, "gpt-6-luna", 1)
-    assert not grant.shared
-    assert grant.requests_per_minute == 2
-    with contextlib.suppress(ValkeyAwayError):  # fakeredis hangs up after an error
-        await limiter.valkey.run(lambda client: client.ping())
-    while not limiter.valkey.reachable:
-        assert limiter.valkey._prober is not None
-        await limiter.valkey._prober
-    assert await limiter.sweep() >= 1
-    assert (await limiter.reserve(identity, "gpt-6-luna", 1)).shared
+async def test_a_damaged_bucket_starts_again_empty_and_never_full(limiter: Limiter) -> None:
+    identity, other = caller(rpm=4), caller(rpm=4)
+    await limiter.valkey.client.set(key_of(identity), "not a hash")
+    error = await refused(limiter, identity, 1)
+    assert 14 <= int(error.headers["retry-after"]) <= 15
+    await limiter.valkey.client.hset(key_of(other), mapping={"requests": "many", "l:gone": "1 2 x"})
+    assert (await refused(limiter, other, 1)).headers["x-ratelimit-remaining-requests"] == "0"
+    assert (await limiter.reserve(caller(rpm=4), "gpt-6-luna", 1)).shared
 
 
 @pytest.mark.process
@@ -222,7 +229,7 @@ async def test_without_valkey_a_large_call_within_the_limit_goes_and_its_debt_is
     grant = await limiter.reserve(identity, "gpt-6-luna", 900)
     error = await refused(limiter, identity, 100)
     assert error.headers["retry-after"] == "60"
-    await limiter.settle(grant, 500)
+    limiter.settle(grant, 500)
     error = await refused(limiter, identity, 100)
     assert error.headers["retry-after"] == "12"
     clock.now += 12
@@ -235,41 +242,17 @@ async def test_local_buckets_are_bounded(alone: tuple[Limiter, Clock]) -> None:
     limiter, _ = alone
     for _ in range(9):
         await limiter.reserve(caller(), "gpt-6-luna", 1)
-    assert len(limiter._local) == 3
+    assert len(limiter._scopes) == 3
 
 
 @pytest.mark.process
 async def test_settling_never_fails(limiter: Limiter, alone: tuple[Limiter, Clock]) -> None:
     grant = await limiter.reserve(caller(), "gpt-6-luna", 100)
     await limiter.valkey.stop()
-    await limiter.settle(grant, 5)
-    await alone[0].settle(replace(grant, shared=False), 5)
+    limiter.settle(grant, 5)
+    alone[0].settle(grant, 5)
     with pytest.raises(ValkeyAwayError):
         await limiter.sweep()
-
-
-EVENTS = st.lists(st.tuples(st.floats(-30, 30), st.integers(0, 1_500)), min_size=1, max_size=60)
-
-
-@given(st.integers(1, 100), st.integers(1, 1_000), EVENTS)
-def test_no_window_ever_holds_more_than_a_bucket_and_what_flowed_in(
-    rpm: int, tpm: int, events: list[tuple[float, int]]
-) -> None:
-    """Whatever the clock does, forward time is all that grants, and a bucket holds one minute's worth."""
-    bucket = Bucket(rpm, tpm, 0.0)
-    now = elapsed = 0.0
-    requests = tokens = 0
-    for step, cost in events:
-        now += step
-        elapsed += max(0.0, step)
-        bucket.refill(rpm, tpm, now)
-        if bucket.take(cost, cost):
-            requests += 1
-            tokens += cost
-        assert 0 <= bucket.requests <= rpm
-        assert 0 <= bucket.tokens <= tpm
-    assert requests <= rpm + rpm * elapsed / 60 + 1e-6
-    assert tokens <= tpm + tpm * elapsed / 60 + 1e-6
 
 
 def seconds(duration: str) -> float:

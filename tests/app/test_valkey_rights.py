@@ -43,7 +43,7 @@ async def test_the_rights_that_the_stack_gives_are_enough_and_no_more(
         limiter = Limiter(store, lambda: KeyLimits(10, 1_000), max_local_keys=3)
         grant = await limiter.reserve(identity, "gpt-6-luna", 10)
         assert grant.shared
-        await limiter.settle(grant, 5)
+        limiter.settle(grant, 5)
         assert await limiter.sweep() >= 0
         cache = ResponseCache(store, lambda: 60)
         assert await cache.put("acme", "/v1/responses", b"{}", CachedResponse(b"{}", "application/json", "m", 1, 1))
