@@ -20,6 +20,7 @@ from app.errors import ApiError
 
 ROLES = ("user", "admin")
 IDENTITY_SECONDS = 4.0  # with the read itself below 5 s, after which a revoked key is dead everywhere
+REFRESH_SECONDS = 3.0  # from this age on a key in use is read again beside its requests: none of them waits
 UNKNOWN_SECONDS = 1.0  # a key just created works a second after it was refused
 UNKNOWN_SHARE = 4  # refused keys get a quarter of the entries, so that guessing pushes out no identity
 LOOKUP_SECONDS = 3.0
@@ -70,15 +71,20 @@ class KeyStore:
         now = self._clock()
         known = self._known.get(digest)
         if known is not None and now < known[0]:
+            if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS:
+                self._begin_reading(digest)
             return known[1]
         if now < self._unknown.get(digest, now):
             return None
+        # Shielded: the caller that began the read may go away while others wait for it.
+        return await asyncio.shield(self._begin_reading(digest))
+
+    def _begin_reading(self, digest: str) -> asyncio.Task[Identity | None]:
         read = self._reads.get(digest)
         if read is None:
             read = self._reads[digest] = asyncio.create_task(self._read(digest), name="key")
             read.add_done_callback(lambda task: self._forget_read(digest, task))
-        # Shielded: the caller that began the read may go away while others wait for it.
-        return await asyncio.shield(read)
+        return read
 
     def _forget_read(self, digest: str, task: asyncio.Task[Identity | None]) -> None:
         self._reads.pop(digest, None)

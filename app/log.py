@@ -33,7 +33,6 @@ _KEYS = re.compile(
 # Nothing that the pattern finds lacks one of these. Looking for them first costs a tenth of the pattern's time.
 _MARKS = ("sk-", "prodkit_", "AKIA", "ASIA", "X-Amz-S")
 _BEARER = "bearer "
-_BYTE_MARKS = tuple(mark.encode() for mark in _MARKS)
 # Whatever is not plain JSON takes the careful way.
 _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
@@ -130,14 +129,22 @@ def encode(fields: Mapping[str, Any]) -> str:
     except TypeError:
         line = b""
     # Nearly every line is short and holds no mark of a key. A mark's letters are never escaped in JSON.
-    if line and len(line) <= MAX_TEXT and not any(mark in line for mark in _BYTE_MARKS) and not _bearer(line):
+    if line and len(line) <= MAX_TEXT and not _marked(line):
         return line.decode()
     cleaned = {_text(name): _clean(value, MAX_DEPTH) for name, value in given.items()}
     return orjson.dumps(cleaned).decode()
 
 
-def _bearer(line: bytes) -> bool:
-    return _BEARER.encode() in line.lower()
+def _marked(line: bytes) -> bool:
+    # One by one: a loop or a pattern over the same takes several times as long, for each request.
+    return (
+        b"sk-" in line
+        or b"prodkit_" in line
+        or b"AKIA" in line
+        or b"ASIA" in line
+        or b"X-Amz-S" in line
+        or b"bearer " in line.lower()
+    )
 
 
 class _Handler(logging.Handler):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
+from random import getrandbits
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -100,7 +100,7 @@ class V1:
 
 def new_request_id() -> str:
     """An id for one request, as OpenAI's look."""
-    return "req_" + os.urandom(16).hex()
+    return f"req_{getrandbits(128):032x}"  # a name, not a secret; seeded by the system for each process
 
 
 class Headers(Mapping[str, str]):

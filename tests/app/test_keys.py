@@ -87,6 +87,28 @@ async def test_a_revoked_key_is_dead_within_five_seconds(client: Any, counting: 
     assert await store.lookup(key) is None
 
 
+async def test_a_key_in_use_is_read_again_beside_its_requests(client: Any, counting: CountingAws) -> None:
+    clock = Clock()
+    store = KeyStore(counting, TABLE, max_entries=10, clock=clock)
+    name = tenant()
+    key = create_key(client, TABLE, name)
+    assert await store.lookup(key) is not None
+    clock.now += keys.REFRESH_SECONDS - 0.001
+    assert await store.lookup(key) is not None
+    assert not store._reads, "soon enough later"
+    clock.now += 0.001
+    for _ in range(3):
+        assert await asyncio.wait_for(store.lookup(key), 1) is not None
+    [read] = store._reads.values()
+    await read
+    assert counting.calls == 2
+    clock.now += keys.IDENTITY_SECONDS - 0.001
+    revoke_key(client, TABLE, name, key_id(key))
+    assert await store.lookup(key) is not None
+    await asyncio.wait(store._reads.values())
+    assert await store.lookup(key) is None, "what was read beside counts"
+
+
 async def test_a_new_key_works_a_second_after_it_was_refused(client: Any, counting: CountingAws) -> None:
     clock = Clock()
     store = KeyStore(counting, TABLE, max_entries=10, clock=clock)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -146,3 +147,42 @@ def test_any_fields_become_one_line_of_json(fields: dict[str, object]) -> None:
     line = log.encode(fields)
     assert "\n" not in line
     assert isinstance(json.loads(line), dict)
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=6).map("".join))
+def test_a_line_without_a_mark_is_the_line_of_the_careful_way(text: str) -> None:
+    fields = {"a": text, "b": [1, 2.5, None, True], "c": {"d": text}, "e": None}
+    cleaned = {name: log._clean(value, log.MAX_DEPTH) for name, value in fields.items() if value is not None}
+    assert json.loads(log.encode(fields)) == json.loads(json.dumps(cleaned))
+
+
+def test_lines_of_a_batch_leave_together_in_order_and_none_is_left_behind(
+    capsys: pytest.CaptureFixture[str], root_logger: logging.Logger
+) -> None:
+    log.setup("info")
+
+    async def written() -> None:
+        with log.in_batches():
+            log.write_line("1")
+            logging.getLogger("app.test").info("two")
+            assert capsys.readouterr().out == ""
+            await asyncio.to_thread(log.write_line, "of a thread, at once")
+            assert "thread" in capsys.readouterr().out.splitlines()[-1]
+            await asyncio.sleep(10 * log.BATCH_SECONDS)
+            log.write_line("3")
+        log.write_line("4")
+
+    asyncio.run(written())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["3", "4"]
+
+
+def test_a_batch_ends_with_its_block_whatever_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    async def broken() -> None:
+        with log.in_batches():
+            log.write_line("last words")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(broken())
+    assert capsys.readouterr().out == "last words\n"
