@@ -61,6 +61,7 @@ class WebApp:
             [
                 Route("/health/live", _live, methods=["GET"]),
                 Route("/health/ready", self._ready, methods=["GET"]),
+                Route("/openapi.json", self._openapi, methods=["GET"]),
                 *routes(self.pipeline, self.services),
             ],
             lifespan=self._lifespan,
@@ -148,6 +149,12 @@ class WebApp:
                 await self._pipeline.close()
         finally:
             await services.stop()
+
+    async def _openapi(self, _request: Request) -> Response:
+        from app import openapi  # only for whoever asks
+
+        made = openapi.document(self.services().models.current)
+        return Response(orjson.dumps(made), media_type="application/json")
 
     async def _ready(self, _request: Request) -> Response:
         ready, report = await health.ready(self.services())

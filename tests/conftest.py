@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # A busy machine makes any example slow, so none has a deadline. CI tries the same examples each time: a new one that
@@ -9,3 +10,10 @@ from hypothesis import settings
 settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test ARGS="tests/app/seen/test_openapi.py --api-examples 500"`"""
+    parser.addoption(
+        "--api-examples", type=int, default=10, help="requests to each path of the API; above 10 all boundaries too"
+    )

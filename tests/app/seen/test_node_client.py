@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from local.openai.server import Running
-from tests import node_client
+from tests import installs
 from tests.app.replica import Replica
 
 SECONDS = 60
-LOCK = json.loads((node_client.PINNED / "package-lock.json").read_text())
+LOCK = json.loads((installs.NODE_CLIENT / "package-lock.json").read_text())
 
 
 def test_the_pinned_client_is_held_by_a_hash_and_by_no_address() -> None:
@@ -29,13 +29,14 @@ def test_the_pinned_client_is_held_by_a_hash_and_by_no_address() -> None:
 @pytest.fixture(scope="module")
 def told(gateway: Replica, upstream: Running, key: str) -> dict[str, Any]:
     """What the client's script says."""
-    if node_client.node() is None or not node_client.installed():
-        pytest.skip("OpenAI's client for Node.js is not installed; `python -m tests.node_client` does it")
+    client = installs.node_client()
+    if client is None:
+        pytest.skip("OpenAI's client for Node.js is not installed; `python -m tests.installs` does it")
     upstream.reset()
     environment = {**os.environ, "OPENAI_BASE_URL": gateway.base_url, "OPENAI_API_KEY": key}
-    script = Path(node_client.PINNED / "client.mjs")
+    script = Path(installs.NODE_CLIENT / "client.mjs")
     ran = subprocess.run(
-        [node_client.node() or "", script, node_client.folder()],
+        ["node", script, client],
         env=environment,
         capture_output=True,
         text=True,
