@@ -9,7 +9,7 @@ NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 # From anywhere: to be taken for a trial harms nobody.
 TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
-.PHONY: help up demo-deploy plan test mutants bench key rotate promote destroy cycle-all lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench key rotate promote kill destroy cycle-all lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,9 @@ rotate: $(READY) ## replace STACK's OpenAI key now
 
 promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging TO=prod)
 	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
+
+kill: $(READY) ## stop STACK's spending within 2 s: TENANT=, KEY=, MODEL= or ALL=1, and WHY="..."; UNDO=1 lets it go on
+	@$(NEEDED)$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant '$(TENANT)') $(if $(KEY),--key '$(KEY)') $(if $(MODEL),--model '$(MODEL)') $(if $(ALL),--all) $(if $(UNDO),--undo) --why '$(WHY)'
 
 destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from the emulated one
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)

@@ -54,6 +54,7 @@ KINDS: Mapping[str, ErrorKind] = {
     "api_key_missing": ErrorKind(503, "service_unavailable_error", Domain.POLICY),
     "price_missing": ErrorKind(503, "service_unavailable_error", Domain.POLICY),
     "insufficient_quota": ErrorKind(429, "insufficient_quota", Domain.POLICY),
+    "spending_held": ErrorKind(403, "permission_error", Domain.POLICY),
     "ledger_unavailable": ErrorKind(503, "service_unavailable_error", Domain.POLICY, retryable=True),
     # OpenAI
     "upstream_unreachable": ErrorKind(502, "upstream_error", Domain.UPSTREAM, retryable=True),

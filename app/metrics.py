@@ -46,6 +46,8 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 - a metric, not a pass
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+HELD_REQUESTS = "HeldRequests"
+DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
 DOCUMENTS_INGESTED = "DocumentsIngested"
@@ -85,6 +87,8 @@ UNITS: dict[str, str] = {
     INVALID_ANSWERS: "Count",
     STOP_CUTS: "Count",
     SHED_REQUESTS: "Count",
+    HELD_REQUESTS: "Count",
+    DEGRADED_REQUESTS: "Count",
     MERGED_REQUESTS: "Count",
     MERGED_CALLS: "Count",
     DOCUMENTS_INGESTED: "Count",

@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass
 
 from app.aws import Aws
+from app.budgets.control import ControlSource
+from app.budgets.gate import BudgetGate
 from app.cache import ResponseCache
 from app.container import Container, container
 from app.health import TableProbe
@@ -33,6 +35,8 @@ class Services:
     openai_key: OpenAIKey
     cache: ResponseCache
     limiter: Limiter
+    control: ControlSource
+    budgets: BudgetGate
     spend: Spend
     metrics: Metrics
     aws: Aws
@@ -50,6 +54,8 @@ class Services:
         valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=SCRIPTS)
         models = ModelSource(settings, aws)
         spend = Spend(aws, settings.ledger_table)
+        metrics = Metrics(settings.stack, settings.service, meter_alive=spend.alive)
+        control = ControlSource(aws, settings.state_table)
         services = cls(
             settings=settings,
             container=size,
@@ -59,7 +65,9 @@ class Services:
             cache=ResponseCache(valkey, lambda: models.current.cache_ttl_seconds),
             limiter=Limiter(valkey, lambda: models.current.key_limits, max_local_keys=size.identity_entries),
             spend=spend,
-            metrics=Metrics(settings.stack, settings.service, meter_alive=spend.alive),
+            control=control,
+            budgets=BudgetGate(control, metrics),
+            metrics=metrics,
             aws=aws,
             valkey=valkey,
             table_probe=TableProbe(aws, settings.state_table),
@@ -69,6 +77,7 @@ class Services:
             valkey.start(),
             services.openai_key.get(),
             services.table_probe.check(),
+            control.start(),
             services.metrics.run(),
         )
         spend.start()
@@ -79,6 +88,7 @@ class Services:
         """Write what is pending (dollars first), then close every connection; safe to call twice."""
         await self.spend.stop()
         await self.limiter.stop()
+        await self.control.stop()
         await self.models.stop()
         await self.metrics.stop()
         await self.valkey.stop()

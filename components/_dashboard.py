@@ -167,6 +167,8 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
             "Bounds at work",
             [
                 web(_metrics.SHED_REQUESTS, "Sum", "shed"),
+                web(_metrics.HELD_REQUESTS, "Sum", "held"),
+                web(_metrics.DEGRADED_REQUESTS, "Sum", "degraded"),
                 web(_metrics.STOP_CUTS, "Sum", "cut at a stop sequence"),
                 web(_metrics.MERGED_REQUESTS, "Sum", "shared a call to OpenAI"),
                 web(_metrics.MERGED_CALLS, "Sum", "calls to OpenAI they shared"),

@@ -45,6 +45,8 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 the name of a metric
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+HELD_REQUESTS = "HeldRequests"
+DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
 DOCUMENTS_INGESTED = "DocumentsIngested"
@@ -85,6 +87,8 @@ NAMES = frozenset(
         INVALID_ANSWERS,
         STOP_CUTS,
         SHED_REQUESTS,
+        HELD_REQUESTS,
+        DEGRADED_REQUESTS,
         MERGED_REQUESTS,
         MERGED_CALLS,
         DOCUMENTS_INGESTED,

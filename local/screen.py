@@ -46,6 +46,8 @@ class Ready:
     cache: str
     logs: Path
     seconds: float
+    operator: str
+    """Variables that point a command at this run's AWS, as a shell takes them."""
 
     def text(self) -> str:
         """The screen."""
@@ -67,6 +69,8 @@ class Ready:
                 _indent(self._ask()),
                 "3. Use the official client:",
                 _indent(self._client()),
+                "4. Stop the tenant's spending within two seconds (release instead of hold lets it go on):",
+                _indent(f"{self.operator} {self._hold()}"),
                 "Ctrl-C drains and stops everything; a second Ctrl-C stops at once.",
             ]
         )
@@ -88,6 +92,9 @@ class Ready:
         ask = self._curl("/ask", {"question": "When does the night train to Lisbon leave?"}, '"$A"')
         ready = f'curl -s {self.address}/documents -H "$A" | grep -q \'"ready"\''
         return f"A={self._authorization()}; {add}; until {ready}; do sleep 0.2; done; {ask}"
+
+    def _hold(self) -> str:
+        return f"{shlex.quote(_shown(sys.executable))} -m app.budgets hold tenant:{self.tenant} --why 'trying it'"
 
     def _client(self) -> str:
         program = (

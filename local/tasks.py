@@ -26,6 +26,10 @@ SETTLED_SECONDS = 10.0
 """A replica that was healthy this long did not fail at its start: its replacement need not wait."""
 
 
+EMULATED_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+"""The emulated AWS takes any; a command needs some."""
+
+
 @dataclass(frozen=True)
 class Overrides:
     """The only differences between a local replica and its recorded task definition."""
@@ -57,8 +61,7 @@ class Overrides:
             "ECS_AGENT_URI": metadata_url,
             "AWS_ENDPOINT_URL": self.aws_url,
             "AWS_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            **EMULATED_CREDENTIALS,
             # no profile of whoever runs this may leak in
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -16,7 +16,7 @@ from local.children import Child, ChildFailedError, Children, base_environment, 
 from local.interrupts import InterruptedRunError, Interrupts
 from local.metadata import Metadata
 from local.screen import Progress, Ready
-from local.tasks import Overrides, Supervisor
+from local.tasks import EMULATED_CREDENTIALS, Overrides, Supervisor
 from local.twin import Twin
 
 WORKERS = 1
@@ -181,6 +181,7 @@ async def _start(
             cache=servers.cache.server,
             logs=children.directory,
             seconds=progress.seconds,
+            operator=_operator(twin, servers.aws_url, prepared["region"]),
         ),
         twin,
         children,
@@ -219,6 +220,13 @@ async def _prepared(children: Children, preparing: Child, order: dict[str, str])
     prepared = await children.answer(preparing)
     await children.stop(preparing)
     return prepared
+
+
+def _operator(twin: Twin, aws_url: str, region: str) -> str:
+    """What an operator's command needs to find this run's tables."""
+    tables = {name: twin.web.environment[name] for name in ("PRODKIT_STATE_TABLE", "PRODKIT_LEDGER_TABLE")}
+    found = {"AWS_ENDPOINT_URL": aws_url, "AWS_REGION": region, **EMULATED_CREDENTIALS, **tables}
+    return " ".join(f"{name}={value}" for name, value in found.items())
 
 
 def _made_up_key() -> str:

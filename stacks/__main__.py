@@ -20,6 +20,7 @@ import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stacks import emulated as emulated_aws
+from stacks import kill
 from stacks.images import Copier, CopyError, EcrImage, in_ecr, repository_of
 from stacks.keys import setting_key
 from stacks.run_job import JobError, run_job
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     key_verb = verbs.add_parser("key", help="set the stack's OpenAI key from a hidden prompt or standard input")
     key_verb.add_argument("--admin", action="store_true", help="set the admin key that rotates the OpenAI key instead")
     rotate_verb = verbs.add_parser("rotate", help="replace the stack's OpenAI key now, and wait until that is done")
-    for verb in (up_verb, destroy_verb, key_verb, rotate_verb):
+    kill_verb = verbs.add_parser("kill", help="refuse what costs money at OpenAI, on every replica within two seconds")
+    kill.add_arguments(kill_verb)
+    for verb in (up_verb, destroy_verb, key_verb, rotate_verb, kill_verb):
         verb.add_argument("stack", metavar="STACK", help="a stack that has a file in stacks/, such as dev")
     for verb in (up_verb, destroy_verb):
         verb.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return rotate(given.stack)
         if given.verb == "promote":
             return promote(given.source, given.stack, profile=given.from_profile, dry_run=given.dry_run)
+        if given.verb == "kill":
+            return kill_spending(given.stack, given)
         if given.verb == "key":
             return set_key(given.stack, admin=given.admin)
         if given.emulated:
@@ -194,6 +199,17 @@ def rotate(stack: str) -> int:
         return status
     print("The key was replaced. Running tasks use the new one within a minute; the old one is revoked by a daily run.")
     return 0
+
+
+def kill_spending(stack: str, given: argparse.Namespace) -> int:
+    """Holds what was named, or releases it, in the stack's state table; the exit status."""
+    pulumi = _ready(stack)
+    table = _outputs(pulumi, stack).get("state_table")
+    if not isinstance(table, str):
+        raise RefusedError(f"stack {stack!r} has no output state_table yet; deploy it first: make up STACK={stack}")
+    region = _config(stack)["aws:region"]
+    by = boto3.client("sts", region_name=region).get_caller_identity()["Arn"].rpartition(":")[2]
+    return _run(*kill.command(given, table, region, by)).returncode
 
 
 def promote(source: str, target: str, profile: str | None = None, dry_run: bool = False) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from app import trace
+from app.budgets.gate import RUNG_HEADER
 from app.errors import ApiError, Domain
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
@@ -15,8 +16,9 @@ from app.pipeline import record as record_step
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
 from app.pipeline.call_upstream import ask_openai
-from app.pipeline.choose import Plan, make_plan
+from app.pipeline.choose import Plan
 from app.pipeline.cut import CutStream
+from app.pipeline.economise import affordable_plan
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.fold import fold
 from app.pipeline.isolate import isolated
@@ -89,7 +91,7 @@ class Pipeline:
         services = self._services
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
-        plan = make_plan(endpoint, isolated(endpoint, document), services.models.current)
+        plan = affordable_plan(services, call.identity, endpoint, isolated(endpoint, document), record)
         record.planned(plan)
         place = cache_step.place_of(call, plan)
         record.cache = cache_step.BYPASS if place is None else cache_step.MISS
@@ -132,6 +134,8 @@ class Pipeline:
         plan, record = work.plan, work.record
         part = self._merger.part(plan, work.call.identity.tenant)
         try:
+            # Again: it may have been held while the call waited for its turn.
+            self._services.budgets.admit(work.call.identity, plan.model.name)
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = self._deadline(plan)
@@ -165,6 +169,7 @@ class Pipeline:
             stack=settings.stack,
             resilience=self._resilience,
             phases=phases,
+            may_use=self._services.budgets.may_use,
         )
 
     def _deadline(self, plan: Plan) -> float:
@@ -242,6 +247,7 @@ def _record(call: Call) -> Record:
 def _headers(record: Record) -> list[tuple[str, str]]:
     """Our own headers of an answer."""
     headers = record.id_headers()
+    headers.append((RUNG_HEADER, record.rung.label))
     if record.cache is not None:
         headers.append(("x-prodkit-cache", record.cache))
     if record.model is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,12 +49,14 @@ async def ask_openai(
     stack: str,
     resilience: Resilience,
     phases: Phases,
+    may_use: Callable[[str], bool] = lambda _model: True,
 ) -> tuple[Plan, Answer | OpenStream]:
     """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
     A stream is handed over once its first token is there, at the latest `hold_seconds` after its headers; at once when
     the model's first token may take any time.
-    `deadline` is a time of the running loop's clock, over all attempts. Raises ApiError: 503 `api_key_missing`,
+    `deadline` is a time of the running loop's clock, over all attempts; `may_use` says whether a model may answer in
+    another's place. Raises ApiError: 503 `api_key_missing`,
     `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after
     the deadline.
     """
@@ -63,7 +66,7 @@ async def ask_openai(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
     resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases)
+    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use)
     try:
         with until(deadline):
             result = await line.ask(plan, ATTEMPTS)
@@ -87,6 +90,7 @@ class _Line:
     hold_seconds: float
     resilience: Resilience
     phases: Phases
+    may_use: Callable[[str], bool]
 
     async def ask(self, plan: Plan, attempts: int) -> Result:
         """The result of asking the plan's model, at most so many times."""
@@ -109,6 +113,8 @@ class _Line:
         """The answer of the first fallback model that has one; else the planned model's own result."""
         try:
             for other in fallback_plans(plan):
+                if not self.may_use(other.model.name):
+                    continue
                 second = await self.ask(other, 1)
                 if _succeeded(second):
                     self.resilience.metrics.count(FALLBACKS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app import log, metrics
+from app.budgets.policy import Rung
 from app.errors import ApiError, Domain, upstream_domain
 from app.pipeline.phases import NO_SPLIT, Phases, Split
 from app.prices import PICO_PER_USD
@@ -82,6 +83,8 @@ class Record:
     fallback_from: str | None = None
     """The model that could not answer, when another did."""
     cache: str | None = None
+    rung: Rung = Rung.NORMAL
+    """How far the call's budgets were degraded."""
     usage: Usage | None = None
     usage_estimated: bool = False
     cost_pico: int = 0
@@ -199,6 +202,7 @@ def write(record: Record, counts: Metrics) -> None:
         status=record.status,
         stream=record.stream,
         cache=record.cache,
+        budget_rung=record.rung.label if record.rung else None,
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
@@ -249,7 +253,7 @@ def _count(record: Record, counts: Metrics) -> None:
         counts.count(metrics.REQUESTS)
         if record.domain is not None:
             counts.count(metrics.ERROR_DOMAINS[record.domain])
-        if record.status == 429 and record.domain is Domain.POLICY:
+        if record.error_code == "rate_limit_exceeded" and record.domain is Domain.POLICY:
             counts.count(metrics.RATE_LIMITED)
     if record.cache == "hit":
         counts.count(metrics.CACHE_HITS)

@@ -1,0 +1,74 @@
+"""What holds and rungs mean for one call: refused, degraded, or left alone at the cost of one look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.budgets.degrade import degraded
+from app.budgets.policy import Rung
+from app.budgets.scope import described, scopes_of
+from app.errors import ApiError
+from app.metrics import HELD_REQUESTS
+
+if TYPE_CHECKING:
+    from app.budgets.control import ControlSource
+    from app.keys import Identity
+    from app.metrics import Metrics
+    from app.models import Models
+    from app.pipeline.endpoints import Endpoint
+
+RUNG_HEADER = "x-prodkit-budget-rung"
+
+
+class BudgetGate:
+    """Reads the switches of this second. Nothing is held and nothing degraded: then it costs a look at two maps."""
+
+    def __init__(
+        self, control: ControlSource, metrics: Metrics, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._control = control
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+
+    def admit(self, identity: Identity, model: str) -> None:
+        """Let a call pass; raises ApiError 403 `spending_held` that names the scope and the way out."""
+        holds = self._control.current.holds
+        if not holds:
+            return
+        for scope in scopes_of(identity, model):
+            if scope in holds:
+                self._metrics.count(HELD_REQUESTS)
+                # Who did it and why is the operators': `show` tells them.
+                raise ApiError(
+                    "spending_held",
+                    f"Spending of {described(scope)} is on hold since {holds[scope].at}: every request that costs "
+                    f"money is refused until an operator releases it (python -m app.budgets release {scope}).",
+                )
+
+    def may_use(self, model: str) -> bool:
+        """Whether a model may answer in another's place."""
+        return f"model:{model}" not in self._control.current.holds
+
+    def rung(self, identity: Identity, model: str) -> Rung:
+        """The highest rung of the call's scopes."""
+        rungs = self._control.current.rungs
+        if not rungs:
+            return Rung.NORMAL
+        now = self._wall_clock()
+        found = (rungs.get(scope) for scope in scopes_of(identity, model))
+        # A window that has ended takes its rung with it, whether somebody wrote the next one yet or not.
+        return max((standing.rung for standing in found if standing and now < standing.until), default=Rung.NORMAL)
+
+    def degrade(
+        self, endpoint: Endpoint, document: Mapping[str, Any], models: Models, identity: Identity
+    ) -> tuple[Rung, Mapping[str, Any]]:
+        """The rung of a call and its body as it is planned there. Raises ApiError 404 for an unknown model."""
+        if not self._control.current.rungs:
+            return Rung.NORMAL, document
+        named = document.get("model") or models.default_model
+        # The budget of a model is charged under OpenAI's name, whatever alias was asked for.
+        model = models.resolve(named, endpoint.kind).name if endpoint.output_caps else named
+        rung = self.rung(identity, model)
+        return rung, degraded(endpoint, document, models, models.budget, rung)

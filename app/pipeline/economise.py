@@ -1,0 +1,30 @@
+"""Step: what the budgets leave of a request: nothing when it is held, a cheaper plan on a rung of the ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from app.metrics import DEGRADED_REQUESTS
+from app.pipeline.choose import Plan, make_plan
+
+if TYPE_CHECKING:
+    from app.keys import Identity
+    from app.pipeline.endpoints import Endpoint
+    from app.pipeline.record import Record
+    from app.services import Services
+
+
+def affordable_plan(
+    services: Services, identity: Identity, endpoint: Endpoint, document: Mapping[str, Any], record: Record
+) -> Plan:
+    """The plan for a bounded body; raises ApiError 403 `spending_held`, and what `make_plan` raises."""
+    models = services.models.current
+    record.rung, changed = services.budgets.degrade(endpoint, document, models, identity)
+    plan = make_plan(endpoint, changed, models)
+    if changed is not document:
+        services.metrics.count(DEGRADED_REQUESTS)
+        plan = replace(plan, requested_model=document.get("model") or models.default_model)
+    services.budgets.admit(identity, plan.model.name)
+    return plan
