@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -51,8 +52,8 @@ def zone_of(name: str) -> tzinfo:
 
 def window_at(span: Span, now: float, zone: tzinfo) -> Window:
     """The window of a moment (seconds since 1970). Windows of one span follow each other without gap or overlap."""
-    # The offset of the very second: computed from UTC, as local times repeat when clocks go back.
-    today = datetime.fromtimestamp(now, zone).date()
+    # Whole seconds: the last microsecond of a day would be rounded into the next.
+    today = datetime.fromtimestamp(math.floor(now), zone).date()
     if span is Span.DAY:
         return Window(span, f"D{today.isoformat()}", _midnight(today, zone), _midnight(_days(today, 1), zone))
     first = today.replace(day=1)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.budgets.window import Span, moment, window_at, zone_of
@@ -26,6 +26,7 @@ def at(text: str, zone: str = "UTC") -> float:
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
 
 
+@example("UTC", Span.DAY, 1057190399.9999998)
 @given(st.sampled_from(ZONES), st.sampled_from(list(Span)), st.floats(YEAR_2001, YEAR_2037))
 def test_windows_follow_each_other_without_gap_or_overlap(name: str, span: Span, now: float) -> None:
     zone = zone_of(name)
