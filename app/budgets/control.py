@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 READ_SECONDS = 1.0
 """For one read; with the second between two reads a switch is seen within two seconds of its write."""
+FIRST_READ_SECONDS = 5.0  # the first one makes the client as well
 CONTROL_KEY = {"pk": {"S": "CONTROL"}, "sk": {"S": "BUDGETS"}}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -61,6 +62,7 @@ class ControlSource:
         self._table = table
         self._clock = clock
         self._problem = ""
+        self._was_read = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -79,11 +81,12 @@ class ControlSource:
         """Read the item now; never raises."""
         problem = ""
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(READ_SECONDS if self._was_read else FIRST_READ_SECONDS):
                 answer = await self._aws.call(
                     "dynamodb", "get_item", TableName=self._table, Key=CONTROL_KEY, ConsistentRead=True
                 )
             self.current = read_control(answer.get("Item", {}))
+            self._was_read = True
         except Exception as error:
             problem = error_code(error)
         if problem and problem != self._problem:
