@@ -45,6 +45,7 @@ FIELDS: dict[str, str] = {
     "status": "HTTP status; 499 when the caller left before there was one",
     "stream": "whether the caller read a stream",
     "cache": "`hit`, `miss` or `bypass`",
+    "budget_rung": "how far the call's budgets were degraded; absent when they were not",
     "input_tokens": "as OpenAI counted, cached ones included",
     "output_tokens": "as OpenAI counted",
     "cached_tokens": "input that OpenAI had in its prompt cache",
