@@ -47,8 +47,8 @@ class Response:
         "_complete",
         "_connection",
         "_error",
-        "_late",
         "_pieces",
+        "_silent",
         "_size",
         "_timer",
         "_timer_at",
@@ -69,7 +69,7 @@ class Response:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._by = 0.0
-        self._late = False
+        self._silent = False
 
     def header(self, name: bytes) -> str | None:
         """The first header of a name in lower case."""
@@ -85,22 +85,35 @@ class Response:
 
     async def read(self) -> bytes:
         """What has arrived since, at least a byte; b"" at the end. Raises CutError."""
-        while not self._pieces and not self._complete:
-            await self._wait()
-        return self._take()
+        while (found := self.take()) is None:
+            await self._expect()
+        return found
 
-    async def read_by(self, at: float) -> bytes | None:
-        """As `read`; None when nothing has arrived by `at`, a time of the running loop's clock."""
-        while not self._pieces and not self._complete:
-            # One timer for all reads, and later than the running one is soon enough: it looks at `_by` itself.
-            self._by = at
-            if self._timer is None or at < self._timer_at:
-                self._set_timer(at)
-            await self._wait()
-            if self._late:
-                self._late = False
-                return None
-        return self._take()
+    def take(self) -> bytes | None:
+        """As `read`, without waiting: None when nothing is here yet."""
+        pieces = self._pieces
+        if not pieces:
+            if self._error is not None:
+                raise self._error
+            return b"" if self._complete else None
+        self._pieces = []
+        if self._size > HELD_BYTES and self._connection is not None:
+            self._connection.resume()
+        self._size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def arrival(self, at: float) -> asyncio.Future[None]:
+        """Done when `take` has something, or at a time of the loop's clock: `silent` tells which. Await it at once."""
+        # One timer for the whole answer; later than the running one is soon enough, as it looks at `_by` itself.
+        self._by = at
+        if self._timer is None or at < self._timer_at:
+            self._set_timer(at)
+        return self._expect()
+
+    def silent(self) -> bool:
+        """Whether the time of the last `arrival` has passed; True once."""
+        silent, self._silent = self._silent, False
+        return silent
 
     def release(self) -> None:
         """Done with it: the connection serves the next call when its answer is complete, else it is closed."""
@@ -113,7 +126,9 @@ class Response:
     async def begun(self) -> None:
         """Return when the headers are here."""
         while not self.status:
-            await self._wait()
+            if self._error is not None:
+                raise self._error
+            await self._expect()
 
     def feed(self, data: bytes) -> bool:
         """For the connection: bytes of the body; True when it may not read on for now."""
@@ -138,26 +153,9 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def _expect(self) -> asyncio.Future[None]:
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _take(self) -> bytes:
-        pieces = self._pieces
-        if not pieces:
-            if self._error is not None:
-                raise self._error
-            return b""
-        self._pieces = []
-        if self._size > HELD_BYTES and self._connection is not None:
-            self._connection.resume()
-        self._size = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._waiter
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
@@ -167,12 +165,12 @@ class Response:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._waiter is None:
-            return  # the next read sets it again
+        if self._waiter is None or self._waiter.done():
+            return  # the next wait sets it again
         if asyncio.get_running_loop().time() < self._by:
             self._set_timer(self._by)
         else:
-            self._late = not self._waiter.done()
+            self._silent = True
             self.wake()
 
     def _leave(self, *, keep: bool) -> None:

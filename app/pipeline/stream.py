@@ -55,13 +55,19 @@ class MeteredStream:
         self._seen = stream.held
         """Events that are metered and not passed on yet."""
         self._over = False
+        self._closed_by: float | None = None
+        """When OpenAI is no longer waited for, once its last event is there."""
 
     def __aiter__(self) -> MeteredStream:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            return await self._next()
+            while True:
+                found = self._step()
+                if isinstance(found, bytes):
+                    return found
+                await found
         except BaseException:
             # The end, or the reader was cancelled while waiting: either way nothing more is read from upstream.
             self._end()
@@ -82,34 +88,41 @@ class MeteredStream:
             left_early = not self._meter.ended and not self._ended_here and self._error_code is None
             on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._stream.first_token_at))
 
-    async def _next(self) -> bytes:
-        """The next bytes for the caller, never none; raises StopAsyncIteration after the last."""
-        while not self._over:
-            try:
+    def _step(self) -> bytes | asyncio.Future[None]:
+        """The next bytes for the caller, never none, or what to wait for; raises StopAsyncIteration after the last.
+
+        A stream has thousands of steps, so a step is one call and not a chain of coroutines.
+        """
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            while True:
                 passed = self._pass_seen()
                 if passed:
                     return passed
-                piece = await self._next_piece()
+                piece = self._next_piece()
                 if piece is None:
                     return sse.HEARTBEAT
+                if not isinstance(piece, bytes):
+                    return piece
                 if not piece:
                     break
                 self._see(piece)
-            except TimeoutError:
-                self._over = True
-                return self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
-            except UpstreamError:
-                log.debug("stream cut by upstream")
-                break
-            except (ValueError, TypeError, AttributeError) as error:
-                # What arrives is not this API's: passing on more of it would break the caller's parser.
-                log.warning("malformed event from upstream: %s", type(error).__name__)
-                self._over = True
-                return self._pass_seen() + self._fail(
-                    "upstream_invalid_response", "OpenAI's stream makes no sense; try again."
-                )
-        if self._over:
-            raise StopAsyncIteration
+        except TimeoutError:
+            self._over = True
+            return self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
+        except UpstreamError:
+            log.debug("stream cut by upstream")
+        except (ValueError, TypeError, AttributeError) as error:
+            # What arrives is not this API's: passing on more of it would break the caller's parser.
+            log.warning("malformed event from upstream: %s", type(error).__name__)
+            self._over = True
+            passed = self._pass_seen()
+            return passed + self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
+        return self._finish()
+
+    def _finish(self) -> bytes:
+        """What is said at the end of what OpenAI sent; raises StopAsyncIteration when nothing is missing."""
         self._over = self._finished = True
         if self._meter.ended or self._ended_here:
             raise StopAsyncIteration
@@ -129,32 +142,37 @@ class MeteredStream:
         for raw in stream.splitter.feed(piece):
             seen.append(stream.see(raw))
 
-    async def _next_piece(self) -> bytes | None:
-        """The next bytes, b"" at the end, None after a silence; raises TimeoutError after the deadline."""
+    def _next_piece(self) -> bytes | asyncio.Future[None] | None:
+        """The next bytes, b"" at the end, what to wait for, None after a silence; raises TimeoutError."""
         if self._ended_here:
             return b""
         if self._meter.ended:
-            return await self._after_end()
-        stream = self._stream
+            return self._after_end()
+        stream, response = self._stream, self._response
         deadline = self._deadline
-        if stream.first_token_at is None and stream.first_token_by is not None:
+        if stream.first_token_by is not None and stream.first_token_at is None:
             deadline = min(deadline, stream.first_token_by)
         now = self._clock()
-        piece = None
-        if now < deadline:  # else it does not matter how much is there to be read
-            piece = await self._response.read_by(min(deadline, now + self._heartbeat_seconds))
-        if piece is None and self._clock() >= deadline:
+        if now >= deadline:  # however much is there to be read
             raise TimeoutError
-        return piece
+        piece = response.take()
+        if piece is not None:
+            return piece
+        return None if response.silent() else response.arrival(min(deadline, now + self._heartbeat_seconds))
 
-    async def _after_end(self) -> bytes:
+    def _after_end(self) -> bytes | asyncio.Future[None]:
+        now = self._clock()
+        self._closed_by = self._closed_by or now + AFTER_END_SECONDS
         try:
-            piece = await self._response.read_by(self._clock() + AFTER_END_SECONDS)
+            piece = self._response.take()
         except UpstreamError:
-            piece = None
-        if piece is None:
-            self._response.close()
-        return piece or b""
+            piece = b""
+        if piece is not None:
+            return piece
+        if now < self._closed_by:
+            return self._response.arrival(self._closed_by)
+        self._response.close()
+        return b""
 
     def _pass(self, events: list[bytes]) -> bytes:
         """What of the metered events goes on to the caller."""

@@ -368,16 +368,29 @@ async def test_a_reader_who_waits_makes_openai_wait() -> None:
     listening.close()
 
 
+async def arrived(response: Response, at: float) -> bytes | None:
+    """What arrives by then."""
+    while (found := response.take()) is None:
+        await response.arrival(at)
+        if response.silent():
+            return None
+    return found
+
+
 async def test_a_silence_is_told_at_its_moment_and_loses_nothing() -> None:
     server = Server([CHUNKED, b"1\r\nx\r\n"])
     async with server.pool() as pool:
         response = await pool.post("/responses", b"{}", KEY)
         clock = asyncio.get_running_loop().time
-        assert await response.read_by(clock() + SECONDS) == b"x"
-        assert await response.read_by(clock() + 0.02) is None, "sooner than the timer that is set already"
-        assert await response.read_by(clock() + 0.02) is None
-        later = asyncio.create_task(response.read_by(clock() + 0.05))
-        assert await later is None
+        assert await arrived(response, clock() + SECONDS) == b"x"
+        for seconds in (0.02, 0.02, 0.05):  # sooner than the timer that is set already, and later
+            by = clock() + seconds
+            assert await arrived(response, by) is None
+            assert clock() >= by - 0.001
+        gone = asyncio.create_task(arrived(response, clock() + SECONDS))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await arrived(response, clock() + 0.02) is None, "a reader who left has not stopped the clock"
         response.close()
 
 
