@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.log import in_batches
+from app.protocol import Protocol as HttpProtocol
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -69,7 +70,7 @@ class Server(uvicorn.Server):
             host=settings.host,
             port=settings.port,
             loop="none",
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
