@@ -26,9 +26,11 @@ class UpstreamError(Exception):
 class UnreachableError(UpstreamError):
     """No connection, or one that was closed before its answer began; `errno` is the system's, when it said why."""
 
-    def __init__(self, message: str, errno: int | None = None) -> None:
+    def __init__(self, message: str, errno: int | None = None, *, sent: bool = False) -> None:
+        """`sent`: OpenAI may have read the request, and may have worked on it."""
         super().__init__(message)
         self.errno = errno
+        self.sent = sent
 
 
 class BadAnswerError(UpstreamError):
@@ -272,7 +274,7 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is not None and not response.complete:
             if not response.status:
-                response.finish(UnreachableError("OpenAI closed the connection without an answer"))
+                response.finish(UnreachableError("OpenAI closed the connection without an answer", sent=True))
             elif self._framed or exc is not None:
                 response.finish(CutError("the connection was cut inside the answer"))
             else:

@@ -13,12 +13,12 @@ from app.cache import ResponseCache
 from app.container import Container, container
 from app.health import TableProbe
 from app.keys import KeyStore
+from app.ledger import Ledger
 from app.limits import SCRIPTS, Limiter
 from app.metrics import Metrics
 from app.models import ModelSource
 from app.secret import OpenAIKey
 from app.settings import Settings
-from app.spend import Spend
 from app.valkey import Valkey
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Services:
     limiter: Limiter
     control: ControlSource
     budgets: BudgetGate
-    spend: Spend
+    ledger: Ledger
     metrics: Metrics
     aws: Aws
     valkey: Valkey
@@ -53,8 +53,8 @@ class Services:
         aws = Aws(settings.aws_region, settings.aws_endpoint_url)
         valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=SCRIPTS)
         models = ModelSource(settings, aws)
-        spend = Spend(aws, settings.ledger_table)
-        metrics = Metrics(settings.stack, settings.service, meter_alive=spend.alive)
+        ledger = Ledger(aws, settings.ledger_table)
+        metrics = Metrics(settings.stack, settings.service, meter_alive=ledger.alive)
         control = ControlSource(aws, settings.state_table)
         services = cls(
             settings=settings,
@@ -64,7 +64,7 @@ class Services:
             openai_key=OpenAIKey(aws, settings.openai_secret_arn),
             cache=ResponseCache(valkey, lambda: models.current.cache_ttl_seconds),
             limiter=Limiter(valkey, lambda: models.current.key_limits, max_local_keys=size.identity_entries),
-            spend=spend,
+            ledger=ledger,
             control=control,
             budgets=BudgetGate(control, metrics),
             metrics=metrics,
@@ -80,13 +80,13 @@ class Services:
             control.start(),
             services.metrics.run(),
         )
-        spend.start()
+        ledger.start()
         services.limiter.start()
         return services
 
     async def stop(self) -> None:
         """Write what is pending (dollars first), then close every connection; safe to call twice."""
-        await self.spend.stop()
+        await self.ledger.stop()
         await self.limiter.stop()
         await self.control.stop()
         await self.models.stop()

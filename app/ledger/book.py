@@ -131,6 +131,14 @@ class Book:
         self._entries.append((entry, hold.leases))
         return True
 
+    def release(self, hold: Hold) -> None:
+        """Give back what was reserved for an attempt that was never made."""
+        if not hold.settled:
+            hold.settled = True
+            self.holds.pop(hold.id, None)
+            for lease in hold.leases:
+                lease.committed -= hold.worst
+
     def note(self, entry: Entry) -> None:
         """Keep an entry that costs nothing and had nothing reserved."""
         self._entries.append((entry, ()))

@@ -53,6 +53,8 @@ class Ledger(Keeper):
 
     def take(self, payer: Payer, worst: int, id_: str) -> Hold | None:
         """Reserve from the leases at hand, waiting for nothing; None when `reserve` has to ask the table."""
+        if worst == 0:  # what is free needs nobody's leave
+            return self.book.force((), 0, payer, id_)
         line = self._lines.get(payer)
         if line is None or self._wall_clock() >= line.until or self._clock() - self._beat_at >= EMERGENCY_SECONDS:
             return None
@@ -100,6 +102,10 @@ class Ledger(Keeper):
         """Put what an attempt cost in place of what was reserved for it. Only the first time counts."""
         if self.book.settle(hold, entry):
             self._bound_memory()
+
+    def release(self, hold: Hold) -> None:
+        """Give back what was reserved for an attempt that was never made."""
+        self.book.release(hold)
 
     def note(self, entry: Entry) -> None:
         """Keep an entry that costs nothing: answered from the cache, joined, or refused."""

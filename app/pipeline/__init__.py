@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app import trace
 from app.budgets.gate import RUNG_HEADER
 from app.errors import ApiError, Domain
+from app.ledger import Outcome
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
@@ -20,15 +21,17 @@ from app.pipeline.choose import Plan
 from app.pipeline.cut import CutStream
 from app.pipeline.economise import affordable_plan
 from app.pipeline.endpoints import endpoint_of
+from app.pipeline.estimate import BYTES_PER_TOKEN
 from app.pipeline.fold import fold
 from app.pipeline.isolate import isolated
 from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import usage_of
+from app.pipeline.pay import Payment
 from app.pipeline.phases import Phases
 from app.pipeline.record import Record
 from app.pipeline.reserve import reserve_tokens
-from app.pipeline.settle import charge, estimated_usage, settle_usage
+from app.pipeline.settle import settle_tokens
 from app.pipeline.stream import MeteredStream, StreamEnd
 from app.resilience import Resilience
 
@@ -40,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["ByteStream", "Call", "Pipeline", "Reply"]
 
 log = logging.getLogger(__name__)
-
-# OpenAI worked on such a call before it was given up, so it is charged by estimate.
-_WORKED = frozenset({"upstream_timeout", "upstream_incomplete"})
 
 
 class Pipeline:
@@ -100,14 +100,20 @@ class Pipeline:
             if kept is not None:
                 record.cache = cache_step.HIT
                 record.status = 200
+                Payment(services.ledger, call, record).cached(plan)
                 return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
-        return await self._produce(Work(call, record, plan, place))
+        return await self._produce(Work(call, record, plan, place, Payment(services.ledger, call, record)))
 
     async def _produce(self, work: Work) -> Reply:
         """Pay for an answer: reserve, ask, settle, keep."""
         services = self._services
         record = work.record
         work.grant = await reserve_tokens(services.limiter, work.call.identity, work.plan)
+        try:
+            await work.payment.reserve(work.plan)
+        except BaseException:
+            self._settle(work)
+            raise
         served, answer = await self._ask(work)
         if served is not work.plan:
             record.fell_back(served)
@@ -117,18 +123,27 @@ class Pipeline:
         record.answered(answer)
         if answer.status == 200:
             plan, endpoint = work.plan, work.plan.endpoint
-            usage = usage_of(endpoint, answer.document)
-            found = usage or estimated_usage(plan, len(answer.body) if endpoint.output_caps else 0)
-            charge(record, plan, found, estimated=usage is None or answer.usage_estimated)
+            document, usage = answer.document, usage_of(endpoint, answer.document)
+            cut = answer.usage_estimated and usage is not None
+            found = work.payment.settle(
+                None if cut else usage,
+                Outcome.CUT if cut else Outcome.OK,
+                output_bytes=usage.output_tokens * BYTES_PER_TOKEN if usage else 0,
+                tier=document.get("service_tier"),
+                served=document.get("model"),
+                upstream=answer.upstream_request_id,
+            )
             if work.place is not None:
                 self._later(cache_step.keep(services.cache, work.place, plan, answer, found))
+        else:
+            work.payment.failed(answer, unsure=False)
         self._settle(work)
         return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
 
     def _settle(self, work: Work) -> None:
         """Bring every account to what the record says was used, while nobody waits."""
         assert work.grant is not None
-        self._later(settle_usage(self._services, work.call.identity, work.plan, work.grant, work.record))
+        settle_tokens(self._services.limiter, work.grant, work.record)
 
     async def _ask(self, work: Work) -> tuple[Plan, Answer | OpenStream]:
         plan, record = work.plan, work.record
@@ -139,14 +154,14 @@ class Pipeline:
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = self._deadline(plan)
-            served, answer = await self._ask_openai(plan, deadline, record.phases)
+            served, answer = await self._ask_openai(plan, deadline, record.phases, work.payment)
             if isinstance(answer, OpenStream) and not plan.stream:
-                answer = await fold(answer, served, record, self._services.metrics, deadline=deadline)
+                answer = await fold(answer, served, record, self._services.metrics, work.payment, deadline=deadline)
             return served, answer
         except BaseException as error:
-            worked = isinstance(error, asyncio.CancelledError) or getattr(error, "code", None) in _WORKED
-            if worked and record.usage is None and (part is None or part.sent_at is not None):
-                charge(record, plan, estimated_usage(plan, 0), estimated=True)
+            if part is not None and part.sent_at is not None:
+                work.payment.given_up(error)
+            work.payment.release()
             self._settle(work)
             raise
         finally:
@@ -154,11 +169,13 @@ class Pipeline:
 
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""
-        _, answer = await self._ask_openai(plan, self._deadline(plan), Phases())
+        _, answer = await self._ask_openai(plan, self._deadline(plan), Phases(), None)
         assert not isinstance(answer, OpenStream)
         return answer
 
-    async def _ask_openai(self, plan: Plan, deadline: float, phases: Phases) -> tuple[Plan, Answer | OpenStream]:
+    async def _ask_openai(
+        self, plan: Plan, deadline: float, phases: Phases, payment: Payment | None
+    ) -> tuple[Plan, Answer | OpenStream]:
         settings = self._services.settings
         return await ask_openai(
             self._upstream,
@@ -170,6 +187,7 @@ class Pipeline:
             resilience=self._resilience,
             phases=phases,
             may_use=self._services.budgets.may_use,
+            payment=payment,
         )
 
     def _deadline(self, plan: Plan) -> float:
@@ -188,8 +206,14 @@ class Pipeline:
         record.upstream_request_id = opened.request_id
 
         def on_end(end: StreamEnd) -> None:
-            usage = meter.usage or estimated_usage(plan, meter.output_bytes)
-            charge(record, plan, usage, estimated=meter.usage is None)
+            work.payment.settle(
+                meter.usage,
+                _outcome(end),
+                output_bytes=meter.output_bytes,
+                tier=meter.answer.get("service_tier"),
+                served=meter.answer.get("model"),
+                upstream=opened.request_id,
+            )
             record.phases.first_token_at = end.first_token_at
             if end.first_token_at is None and end.error_code == "upstream_timeout":
                 self._services.metrics.count(FIRST_TOKEN_TIMEOUTS)
@@ -211,7 +235,9 @@ class Pipeline:
                 on_end=on_end,
             )
             if plan.stop
-            else MeteredStream(opened, deadline=deadline, heartbeat_seconds=heartbeat, on_end=on_end)
+            else MeteredStream(
+                opened, deadline=deadline, heartbeat_seconds=heartbeat, on_end=on_end, payment=work.payment
+            )
         )
         return Reply(200, [*opened.headers, *_headers(record)], body)
 
@@ -229,6 +255,14 @@ class Pipeline:
         if not task.cancelled() and task.exception() is not None:
             self._services.metrics.count(INTERNAL_ERRORS)
             log.error("settling failed", exc_info=task.exception(), extra={"fields": {"domain": Domain.US.value}})
+
+
+def _outcome(end: StreamEnd) -> Outcome:
+    if end.error_code is not None:
+        return Outcome.FAILED
+    if end.left_early:
+        return Outcome.CANCELLED
+    return Outcome.CUT if end.cut else Outcome.OK
 
 
 def _record(call: Call) -> Record:

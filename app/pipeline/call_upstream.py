@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import BILLING_CODES, ApiError
 from app.http_client import UnreachableError
+from app.ledger import Outcome
 from app.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_ANSWERS, RETRIES
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream, attempt
@@ -20,6 +21,7 @@ from app.time_limit import until
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
+    from app.pipeline.pay import Payment
     from app.pipeline.phases import Phases
     from app.secret import OpenAIKey
     from app.upstream import Upstream
@@ -50,6 +52,7 @@ async def ask_openai(
     resilience: Resilience,
     phases: Phases,
     may_use: Callable[[str], bool] = lambda _model: True,
+    payment: Payment | None = None,
 ) -> tuple[Plan, Answer | OpenStream]:
     """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
@@ -58,7 +61,7 @@ async def ask_openai(
     `deadline` is a time of the running loop's clock, over all attempts; `may_use` says whether a model may answer in
     another's place. Raises ApiError: 503 `api_key_missing`,
     `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after
-    the deadline.
+    the deadline. `payment` gets an entry for every attempt; None for a call that many requests pay for.
     """
     key = await openai_key.get()
     if key is None:
@@ -66,7 +69,7 @@ async def ask_openai(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
     resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use)
+    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use, payment)
     try:
         with until(deadline):
             result = await line.ask(plan, ATTEMPTS)
@@ -91,6 +94,9 @@ class _Line:
     resilience: Resilience
     phases: Phases
     may_use: Callable[[str], bool]
+    payment: Payment | None
+    unsure: bool = False
+    """The attempt that failed may have reached OpenAI all the same."""
 
     async def ask(self, plan: Plan, attempts: int) -> Result:
         """The result of asking the plan's model, at most so many times."""
@@ -127,8 +133,13 @@ class _Line:
         return plan, result
 
     async def _once(self, plan: Plan) -> Result:
-        """One call, told to the breakers; raises nothing but cancellation and a refused key."""
-        resilience = self.resilience
+        """One call, paid for and told to the breakers; raises nothing but cancellation and a refused key."""
+        resilience, payment = self.resilience, self.payment
+        if payment is not None and not payment.ready(plan):
+            try:
+                await payment.reserve(plan)
+            except ApiError as error:
+                return error
         key_entry = resilience.enter_key(self.key)
         breaker = resilience.breaker(plan.model.name)
         entry = breaker.enter()
@@ -138,6 +149,8 @@ class _Line:
         healthy = paid = None
         try:
             result = await self._attempt(plan)
+            if payment is not None and not _succeeded(result):
+                payment.failed(result, self.unsure)
             if isinstance(result, Answer) and result.error_code in BILLING_CODES:
                 resilience.refuse_key(self.key, key_entry)
                 key_entry = Entry.CLOSED
@@ -146,8 +159,11 @@ class _Line:
             paid = _succeeded(result) or None
             return result
         except asyncio.CancelledError:
-            if asyncio.get_running_loop().time() >= self.deadline:
+            late = asyncio.get_running_loop().time() >= self.deadline
+            if late:
                 healthy = False
+            if payment is not None:
+                payment.settle(None, Outcome.FAILED if late else Outcome.CANCELLED)
             raise
         finally:
             breaker.settle(entry, healthy)
@@ -155,9 +171,11 @@ class _Line:
 
     async def _attempt(self, plan: Plan) -> Result:
         self.phases.attempt()
+        self.unsure = False
         try:
             return await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
         except UnreachableError as error:
+            self.unsure = error.sent
             if error.errno in _NO_DESCRIPTORS:
                 # Ours and not OpenAI's fault, so no breaker hears of it.
                 message = "This replica has no descriptor left for a connection; retry after 1 s."

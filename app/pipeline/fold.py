@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 import orjson
 
 from app.errors import ApiError
+from app.ledger import Outcome
 from app.pipeline.answer import Answer
 from app.pipeline.cut import CutStream
-from app.pipeline.settle import charge, estimated_usage
 
 if TYPE_CHECKING:
     from app.metrics import Metrics
     from app.pipeline.attempt import OpenStream
     from app.pipeline.choose import Plan
+    from app.pipeline.pay import Payment
     from app.pipeline.record import Record
     from app.pipeline.stream import StreamEnd
 
 
-async def fold(opened: OpenStream, plan: Plan, record: Record, metrics: Metrics, *, deadline: float) -> Answer:
+async def fold(
+    opened: OpenStream, plan: Plan, record: Record, metrics: Metrics, payment: Payment, *, deadline: float
+) -> Answer:
     """The whole answer at the end of the stream; raises ApiError when it does not come to one, and charges that.
 
     `deadline` is a time of the running loop's clock.
@@ -39,10 +42,9 @@ async def fold(opened: OpenStream, plan: Plan, record: Record, metrics: Metrics,
             raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.")
         if code is not None:
             raise ApiError("upstream_incomplete", f"OpenAI's answer broke off ({code}); try again.")
-    except BaseException:
-        usage = opened.meter.usage
-        arrived = usage or estimated_usage(plan, opened.meter.output_bytes)
-        charge(record, plan, arrived, estimated=usage is None)
+    except BaseException as error:
+        outcome = Outcome.FAILED if isinstance(error, ApiError) else Outcome.CANCELLED
+        payment.settle(opened.meter.usage, outcome, output_bytes=opened.meter.output_bytes, upstream=opened.request_id)
         raise
     headers = [(name, value) for name, value in opened.headers if name != "content-type"]
     headers.append(("content-type", "application/json"))

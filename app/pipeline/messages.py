@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.limits import Grant
     from app.pipeline.choose import Plan
     from app.pipeline.look_up import Place
+    from app.pipeline.pay import Payment
     from app.pipeline.record import Record
 
 
@@ -60,5 +61,6 @@ class Work:
     """Of the model that answers: a fallback replaces it."""
     place: Place | None
     """Where the answer is kept; None = nowhere."""
+    payment: Payment
     grant: Grant | None = None
     """Tokens reserved, once they are."""

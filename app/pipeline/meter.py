@@ -39,6 +39,7 @@ def read_usage(usage: object) -> Usage | None:
         cached_tokens=_count(details.get("cached_tokens")),
         cache_write_tokens=_count(details.get("cache_write_tokens")),
         output_tokens=_count(usage.get("output_tokens" if modern else "completion_tokens")),
+        reasoning_tokens=_reasoning(usage.get("output_tokens_details" if modern else "completion_tokens_details")),
     )
 
 
@@ -66,12 +67,17 @@ class StreamMeter(Protocol):
     """The event that ends a stream of this API has been seen."""
     error_code: str | None
     """The stream itself says that it failed."""
+    answer: dict[str, Any]
+    """What the last event that told of it said of the answer as a whole: its id, its model, its service tier."""
 
     def see(self, event: Event) -> bool:
         """Take one event; False when the caller must not get it. Raises ValueError when its data is not JSON."""
 
     def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         """Name and data of the event that tells a client of this API that the stream failed."""
+
+    def cut_events(self, reason: str, usage: Usage) -> list[tuple[str, dict[str, Any] | None]]:
+        """Names and data (None: `[DONE]`) of the events that end an answer in order before OpenAI ends it."""
 
 
 def stream_meter(endpoint: Endpoint, *, hides_usage: bool) -> StreamMeter:
@@ -89,6 +95,7 @@ class ResponsesMeter:
         self.output_bytes = 0
         self.ended = False
         self.error_code: str | None = None
+        self.answer: dict[str, Any] = {}
         self._sequence = -1
 
     def see(self, event: Event) -> bool:
@@ -103,12 +110,15 @@ class ResponsesMeter:
             self.output_bytes += _bytes(document.get("delta"))
         elif kind in self._ENDS:
             self._end(kind, document)
+        elif kind == "response.created":
+            self._know(document)
         return True
 
     def _end(self, kind: str, document: dict[str, Any]) -> None:
         self.ended = True
         response = document.get("response")
         if isinstance(response, dict):
+            self.answer = response
             self.usage = read_usage(response.get("usage")) or self.usage
         if kind == "error":
             self.error_code = str(document.get("code") or kind)
@@ -121,6 +131,29 @@ class ResponsesMeter:
         data = {"type": "error", "sequence_number": self._sequence + 1, "code": code, "message": message, "param": None}
         return "error", data
 
+    def cut_events(self, reason: str, usage: Usage) -> list[tuple[str, dict[str, Any] | None]]:
+        """`response.incomplete`, as OpenAI ends an answer that came to its cap."""
+        response = {
+            **self.answer,
+            "status": "incomplete",
+            "incomplete_details": {"reason": reason},
+            "usage": {
+                "input_tokens": usage.input_tokens,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": usage.output_tokens,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": usage.input_tokens + usage.output_tokens,
+                "estimated": True,
+            },
+        }
+        name = "response.incomplete"
+        return [(name, {"type": name, "sequence_number": self._sequence + 1, "response": response})]
+
+    def _know(self, document: dict[str, Any]) -> None:
+        response = document.get("response")
+        if isinstance(response, dict):
+            self.answer = response
+
 
 class ChatMeter:
     """Meter of Chat Completions: chunks of deltas, one last chunk with the usage, then `[DONE]`."""
@@ -130,6 +163,7 @@ class ChatMeter:
         self.output_bytes = 0
         self.ended = False
         self.error_code: str | None = None
+        self.answer: dict[str, Any] = {}
         self._hides_usage = hides_usage
 
     def see(self, event: Event) -> bool:
@@ -146,6 +180,7 @@ class ChatMeter:
             self.error_code = str((error.get("code") or error.get("type")) if isinstance(error, dict) else "error")
             return True
         choices = chunk.get("choices") or ()
+        self.answer = chunk
         for choice in choices:
             self.output_bytes += _delta_bytes(choice.get("delta") or {})
         usage = read_usage(chunk.get("usage"))
@@ -157,6 +192,21 @@ class ChatMeter:
     def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         """An error object in a data line, which clients raise."""
         return "", {"error": {"message": message, "type": "upstream_error", "param": None, "code": code}}
+
+    def cut_events(self, reason: str, usage: Usage) -> list[tuple[str, dict[str, Any] | None]]:
+        """A chunk with `finish_reason: length` that names the reason as Responses do; `[DONE]`: no client raises."""
+        known: dict[str, Any] = {name: self.answer[name] for name in ("id", "created", "model") if name in self.answer}
+        chunk: dict[str, Any] = {
+            "object": "chat.completion.chunk",
+            **known,
+            "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}],
+            "incomplete_details": {"reason": reason},
+        }
+        return [("", chunk), ("", None)]
+
+
+def _reasoning(details: object) -> int:
+    return _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -13,10 +14,15 @@ from app import sse
 from app.http_client import UpstreamError
 from app.pipeline.attempt import OpenStream
 
+if TYPE_CHECKING:
+    from app.pipeline.pay import Payment
+
 log = logging.getLogger(__name__)
 
 AFTER_END_SECONDS = 1.0
 """OpenAI closes a stream right after its last event; waiting for that keeps the connection usable."""
+AHEAD_BYTES = 128
+"""A stream's next slice is reserved so much before the last one is used up: OpenAI writes on while we read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,8 @@ class StreamEnd:
     left_early: bool
     first_token_at: float | None
     """`time.perf_counter` at the first token."""
+    cut: bool = False
+    """This service ended the answer, in order."""
 
 
 class MeteredStream:
@@ -39,14 +47,23 @@ class MeteredStream:
         deadline: float,
         heartbeat_seconds: float,
         on_end: Callable[[StreamEnd], None],
+        payment: Payment | None = None,
     ) -> None:
-        """`deadline` is a time of the running loop's clock; comments are sent each `heartbeat_seconds` of silence."""
+        """`deadline` is a time of the running loop's clock; comments are sent each `heartbeat_seconds` of silence.
+
+        `payment` is extended as the answer grows; None for one that is paid for as a whole.
+        """
         self._stream = stream
         self._response = stream.response
         self._meter = stream.meter
         self._deadline = deadline
         self._heartbeat_seconds = heartbeat_seconds
         self._on_end: Callable[[StreamEnd], None] | None = on_end
+        self._payment = payment
+        self._paid_bytes = payment.covered_bytes - AHEAD_BYTES if payment is not None else float("inf")
+        """Of output; beyond it more is to be reserved."""
+        self._farewell = b""
+        """Events that end the answer in order, where the money ended."""
         self._clock = asyncio.get_running_loop().time
         self._error_code: str | None = None
         self._finished = False
@@ -86,7 +103,8 @@ class MeteredStream:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             left_early = not self._meter.ended and not self._ended_here and self._error_code is None
-            on_end(StreamEnd(self._error_code or self._meter.error_code, left_early, self._stream.first_token_at))
+            code = self._error_code or self._meter.error_code
+            on_end(StreamEnd(code, left_early, self._stream.first_token_at, cut=self._ended_here))
 
     def _step(self) -> bytes | asyncio.Future[None]:
         """The next bytes for the caller, never none, or what to wait for; raises StopAsyncIteration after the last.
@@ -124,10 +142,38 @@ class MeteredStream:
     def _finish(self) -> bytes:
         """What is said at the end of what OpenAI sent; raises StopAsyncIteration when nothing is missing."""
         self._over = self._finished = True
+        return self._last_words()
+
+    def _last_words(self) -> bytes:
+        if self._farewell:
+            return self._farewell
         if self._meter.ended or self._ended_here:
             raise StopAsyncIteration
         # An unfinished event is dropped, so that this one is read as what it is.
         return self._fail("upstream_incomplete", "OpenAI's stream was cut before its end; the answer is not complete.")
+
+    def _paid_on(self) -> bool:
+        """Whether the next slice could be reserved from what is at hand."""
+        payment = self._payment
+        if payment is not None and not self._meter.ended and not self._ended_here:
+            if not payment.extend(self._meter.output_bytes):
+                return False
+            self._paid_bytes = payment.covered_bytes - AHEAD_BYTES
+        return True
+
+    async def _pay_on(self) -> None:
+        """Ask the ledger for the next slice; where the money ends, end the answer in order."""
+        meter, payment = self._meter, self._payment
+        assert payment is not None
+        if await payment.extend_later(meter.output_bytes):
+            self._paid_bytes = payment.covered_bytes - AHEAD_BYTES
+            return
+        self._ended_here = True
+        self._response.close()
+        self._farewell = b"".join(
+            sse.write(b"[DONE]" if data is None else orjson.dumps(data), name)
+            for name, data in meter.cut_events("budget", payment.usage_so_far(meter.output_bytes))
+        )
 
     def _pass_seen(self) -> bytes:
         events = self._seen
@@ -144,6 +190,8 @@ class MeteredStream:
 
     def _next_piece(self) -> bytes | asyncio.Future[None] | None:
         """The next bytes, b"" at the end, what to wait for, None after a silence; raises TimeoutError."""
+        if self._meter.output_bytes > self._paid_bytes and not self._paid_on():
+            return asyncio.ensure_future(self._pay_on())
         if self._ended_here:
             return b""
         if self._meter.ended:

@@ -105,7 +105,7 @@ class Gateway:
 
     async def spent_pico(self) -> int:
         await self.pipeline.close()
-        return await self.services.spend.month(self.identity.tenant)
+        return await self.services.ledger.month(self.identity.tenant)
 
     def cost_pico(self, model: str, input_tokens: int, output_tokens: int) -> int:
         usage = Usage(input_tokens, 0, 0, output_tokens)

@@ -107,7 +107,7 @@ async def test_the_cut_closes_openai_and_bills_what_arrived_by_a_marked_estimate
         Upstream(server.base_url, connections=1, tcp_keep_alive_seconds=45) as pool,
     ):
         raw = replace(gateway, pipeline=Pipeline(gateway.services, pool))
-        outcome = await raw.ask(input="y" * 400, stream=stream, stop="STOP")
+        outcome = await raw.ask(input="y" * 400, stream=stream, stop="STOP", reasoning={"effort": "none"})
         await asyncio.wait_for(server.seen[0].gone.wait(), 5)
         spent = await raw.spent_pico()
     response = response_of(outcome, stream)

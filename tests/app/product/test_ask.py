@@ -206,4 +206,4 @@ async def test_a_question_costs_its_tenant(site: Site, simulator: Running) -> No
     await site.http.post("/ask", json={"question": "When does the office open?"})
     assert [request["path"] for request in simulator.requests()[before:]] == ["/v1/embeddings", "/v1/responses"]
     await site.app.pipeline().close()
-    assert await site.app.services().spend.month(site.tenant) > 0
+    assert await site.app.services().ledger.month(site.tenant) > 0
