@@ -49,7 +49,7 @@ destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from t
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)
 
 cycle-all: $(READY) ## preview, up, preview, refresh and destroy of every stack in an emulated AWS (about 12 minutes)
-	@$(PY) -m tests.engine.cycle
+	@$(PY) -m tests.engine.cycle $(ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ import yaml
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / ".prodkit" / "emulated"
 ACCOUNT: Final = "123456789012"
+SERVER: Final = (sys.executable, "-m", "local.aws", "--all")
 PASSPHRASE: Final = "emulated"  # noqa: S105 - of a state that holds nothing real
 END_SECONDS: Final = 10.0
 # Processes that this one started: they outlive it, so nobody waits for them unless they are ended here.
@@ -52,7 +53,6 @@ class Emulation:
     folder: Path
     url: str
     pid: int
-    """Process of the emulated AWS; 0 when somebody else started it."""
     found: bool = False
     """It ran already, with all it holds."""
 
@@ -102,8 +102,7 @@ class Emulation:
 
     def end(self) -> None:
         """End the process; what it held is gone, its log and the state stay."""
-        if self.pid:
-            _end(self.pid)
+        _end(self.pid)
 
     def forget(self) -> None:
         """End the process and delete the folder."""
@@ -134,16 +133,14 @@ def find(folder: Path) -> Emulation | None:
     return known if _answers(known.url) else None
 
 
-def start(folder: Path, project: str, url: str | None = None) -> Emulation:
-    """Prepare a folder that is empty, and start an emulated AWS unless the address of one is given."""
+def start(folder: Path, project: str, server: Sequence[str] = SERVER) -> Emulation:
+    """Prepare a folder that is empty, and start an emulated AWS: a command that says its address in a line of JSON."""
     (folder / "state").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": project, "runtime": "python"}))
-    if url:
-        return Emulation(folder, url, 0, found=True)
     log = folder / "aws.log"
     with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "local.aws", "--all"],
+        process = subprocess.Popen(  # noqa: S603 - one of two servers of ours
+            server,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

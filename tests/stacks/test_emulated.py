@@ -65,8 +65,8 @@ def made(calls: Path) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def an_emulation(folder: Path) -> emulated.Emulation:
-    """One whose process somebody else owns."""
-    return emulated.start(folder / "aws", "prodkit", "http://127.0.0.1:1")
+    """A folder without a process."""
+    return emulated.Emulation(folder, "http://127.0.0.1:1", 0)
 
 
 @pytest.mark.process

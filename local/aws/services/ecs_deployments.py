@@ -50,14 +50,15 @@ def _armed() -> list[Record]:
 
 
 def fail_next(body: Record) -> Record:
-    """Arm failures: `reason`, `alarms` that fired, `log` lines of a task, `service` (any when absent), `times` (1)."""
+    """Arm failures: `reason`, `alarms` that fired, `log` lines of a task, `times` (1), and `service`: its name, or the
+    name before the suffix that Pulumi gives it; any service when absent."""
     _armed().extend([body] * int(body.get("times", 1)))
     return {"armed": len(_armed())}
 
 
 def _due(service: str) -> Record | None:
     for place, failure in enumerate(_armed()):
-        if failure.get("service") in (None, service):
+        if failure.get("service") in (None, service, service.rpartition("-")[0]):
             return _armed().pop(place)
     return None
 
