@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stacks import emulated as emulated_aws
 from stacks import kill
+from stacks.half_made import OPTION, half_made
 from stacks.images import Copier, CopyError, EcrImage, in_ecr, repository_of
 from stacks.keys import setting_key
 from stacks.run_job import JobError, run_job
@@ -83,7 +84,8 @@ def up(stack: str, yes: bool = False) -> int:
     if _run(pulumi, "stack", "--show-name", "--stack", stack, capture_output=True).returncode:
         print(f"stack {stack!r} is new in this backend: making it", flush=True)
         _initialise(pulumi, stack)
-    return _attended(pulumi, "up", "--stack", stack, *(["--yes"] if yes else []))
+    refresh = _refreshing(pulumi, stack)
+    return _attended(pulumi, "up", "--stack", stack, *refresh, *(["--yes"] if yes else []))
 
 
 def destroy(stack: str, yes: bool = False) -> int:
@@ -112,7 +114,7 @@ def up_emulated(stack: str) -> int:
     if _run(pulumi, "stack", "--show-name", "--stack", stack, capture_output=True, env=environment).returncode:
         _initialise(pulumi, stack, aws.folder, environment)
     command = ("up", "--config-file", str(file), "--stack", stack, "--skip-preview", "--yes")
-    status = _attended(pulumi, *command, environment=environment)
+    status = _attended(pulumi, *command, *_refreshing(pulumi, stack, environment), environment=environment)
     shown = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     print(f"look at it:  {' '.join(f'{name}={environment[name]}' for name in shown)} aws ecs list-clusters")
     state = f"PULUMI_BACKEND_URL={aws.backend} PULUMI_CONFIG_PASSPHRASE={emulated_aws.PASSPHRASE}"
@@ -353,6 +355,15 @@ def _outputs(pulumi: str, stack: str) -> dict[str, Any]:
         raise RefusedError(f"pulumi cannot read stack {stack!r}: {done.stderr.strip()}")
     outputs: dict[str, Any] = json.loads(done.stdout)
     return outputs
+
+
+def _refreshing(pulumi: str, stack: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """What makes `up` read from AWS first, when the deployment before was cut short."""
+    done = _run(pulumi, "stack", "export", "--stack", stack, capture_output=True, text=True, env=environment)
+    half = half_made(done.stdout) if done.returncode == 0 else []
+    if half:
+        print(f"the last deployment was cut short; reading from AWS what became of: {', '.join(half)}", flush=True)
+    return [OPTION] if half else []
 
 
 def _attended(*command: str, environment: Mapping[str, str] | None = None) -> int:

@@ -15,6 +15,7 @@ import yaml
 
 from preflight.project import ROOT, Project
 from stacks import emulated
+from stacks.half_made import OPTION, half_made
 
 # TYPE.PROPERTY -> why the emulated AWS answers it otherwise than AWS; a test keeps it short.
 DRIFT: Final[Mapping[str, str]] = {}
@@ -66,8 +67,10 @@ class Life:
         self.aws.config_file(self.stack, self._config, self._changed)
 
     def run(self, verb: str, name: str = "") -> Step:
-        """Preview, up, refresh or destroy."""
-        return self._call(name or verb, *self._arguments(verb, name or verb), events=self._events(name or verb))
+        """Preview, refresh or destroy, or `up` as `make up` runs it."""
+        name = name or verb
+        refreshing = [OPTION] if verb == "up" and half_made(self._exported()) else []
+        return self._call(name, *self._arguments(verb, name), *refreshing, events=self._events(name))
 
     def interrupt(self, name: str, made: int) -> Step:
         """An `up` that gets SIGINT, as from Ctrl-C, once it has made so many resources."""
@@ -81,10 +84,12 @@ class Life:
 
     def held(self) -> dict[str, str]:
         """URN -> type of every resource in the state, components and providers left out."""
-        exported = self._call("export", "stack", "export", "--stack", self.stack).text
-        resources = json.loads(exported)["deployment"].get("resources", [])
+        resources = json.loads(self._exported())["deployment"].get("resources", [])
         left_out = ("pulumi:", "prodkit:")
         return {one["urn"]: one["type"] for one in resources if not one["type"].startswith(left_out)}
+
+    def _exported(self) -> str:
+        return self._call("export", "stack", "export", "--stack", self.stack).text
 
     def _events(self, name: str) -> Path:
         return self.aws.folder / f"{name.replace(' ', '-')}.events"

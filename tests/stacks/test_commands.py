@@ -39,6 +39,9 @@ FAKE = """
         # as the real one does: the stack file beside the project file is written anew
         pathlib.Path(f"Pulumi.{args[2]}.yaml").write_text("encryptionsalt: v1:x\\n")
         stacks.write_text(" ".join([*known, args[2]]))
+    if args[:2] == ["stack", "export"]:
+        state = home / "state"
+        print(state.read_text() if state.exists() else '{"version": 3, "deployment": null}')
     if args[:2] == ["stack", "output"]:
         if args[-1] not in known:
             sys.exit(f"error: no stack named '{args[-1]}' found")
@@ -125,6 +128,7 @@ def test_up_makes_a_new_stack_and_deploys_it(pulumi: Pulumi) -> None:
     assert pulumi.calls == [
         ["stack", "--show-name", "--stack", "dev"],
         ["stack", "init", "dev"],
+        ["stack", "export", "--stack", "dev"],
         ["up", "--stack", "dev"],
     ]
     assert pulumi.folders[2] == str(commands.ROOT)
@@ -137,7 +141,20 @@ def test_up_makes_a_new_stack_and_deploys_it(pulumi: Pulumi) -> None:
 def test_up_of_a_stack_that_exists_makes_none(pulumi: Pulumi) -> None:
     pulumi.knows("dev")
     assert commands.main(["up", "dev", "--yes"]) == 0
-    assert pulumi.calls[1:] == [["up", "--stack", "dev", "--yes"]]
+    assert pulumi.calls[2:] == [["up", "--stack", "dev", "--yes"]]
+
+
+def test_an_up_after_one_that_was_cut_short_asks_aws_what_became_of_it(
+    pulumi: Pulumi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pulumi.knows("dev")
+    urn = "urn:pulumi:dev::prodkit::aws:ecs/cluster:Cluster::web-cluster"
+    for left, refreshing in ((["context canceled"], ["--refresh"]), (None, [])):
+        state = {"deployment": {"resources": [{"urn": urn, "initErrors": left}]}}
+        (pulumi.home / "state").write_text(json.dumps(state))
+        assert commands.main(["up", "dev"]) == 0
+        assert pulumi.calls[-1] == ["up", "--stack", "dev", *refreshing]
+        assert ("became of: web-cluster" in capsys.readouterr().out) is bool(left)
 
 
 @pytest.mark.process

@@ -31,6 +31,8 @@ FAKE = """
         with pathlib.Path(f"Pulumi.{args[2]}.yaml").open("a") as file:
             file.write("encryptionsalt: v1:x\\n")
         known.touch()
+    if args[:2] == ["stack", "export"]:
+        print('{"version": 3, "deployment": null}')
 """
 
 
@@ -82,8 +84,10 @@ def test_a_second_up_finds_what_the_first_one_made(calls: Path, capsys: pytest.C
     assert [args[:2] for args, _ in made(calls)] == [
         ["stack", "--show-name"],
         ["stack", "init"],
+        ["stack", "export"],
         ["up", "--config-file"],
         ["stack", "--show-name"],
+        ["stack", "export"],
         ["up", "--config-file"],
     ]
     assert yaml.safe_load((emulated.FOLDER / "dev" / "Pulumi.dev.yaml").read_text())["encryptionsalt"] == "v1:x"
