@@ -1,4 +1,4 @@
-"""`python -m tests.figures`: how long a recording takes, and how many tests state a property. docs/figures.md keeps them."""
+"""`python -m tests.figures`: how long a recording takes, and how many tests state a property; for docs/figures.md."""
 
 import ast
 import subprocess

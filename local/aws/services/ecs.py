@@ -3,8 +3,8 @@
 CreateService, UpdateService, DescribeServices, DeleteService
         every member that was sent is answered as sent, with AWS's defaults for the rest: circuit breaker, alarms,
         capacity provider strategy, grace period, managed tags, execute-command, zone rebalancing (aws_ecs_service
-        drifts on each of these under stock moto). A deployment is over at once, so that waiting for a steady state
-        returns; how it ended is told in `ecs_deployments.py`.
+        drifts on each of these under stock moto). A deployment that succeeds is over at once, so that waiting for a
+        steady state returns; how it ended is told in `ecs_deployments.py`.
 """
 
 import copy
@@ -13,7 +13,8 @@ from moto.ecs.models import ecs_backends
 
 from local.aws.call import Call, Record
 from local.aws.registry import api
-from local.aws.services.ecs_deployments import deploy, served_deployments
+from local.aws.services.ecs_deployments import deploy, served_deployments, settle, settle_all
+from local.aws.state import now
 
 SERVICE = "ecs"
 REQUEST_ONLY = frozenset(
@@ -109,6 +110,8 @@ def update_service(call: Call) -> Record:
     """UpdateService."""
     backend = ecs_backends[call.account][call.region]
     found, _ = backend.describe_services(call.get("cluster", "default"), [call["service"]])
+    if found:
+        settle(call, found[0].arn, now())
     before = found[0].task_definition if found else None
     changes: Record = {name: None for name in call.params if name not in MOTO_KNOWS}
     if call.get("taskDefinition"):  # moto keeps the name that was sent
@@ -129,6 +132,7 @@ def update_service(call: Call) -> Record:
 @api(SERVICE, "DescribeServices")
 def describe_services(call: Call) -> Record:
     """DescribeServices."""
+    settle_all(call)
     answer = call.moto()
     answer["services"] = [_served(call, one) for one in answer.get("services", [])]
     return answer
@@ -140,4 +144,5 @@ def delete_service(call: Call) -> Record:
     answer = call.moto()
     call.table("services").pop(answer["service"]["serviceArn"], None)
     call.table("outcomes").pop(answer["service"]["serviceArn"], None)
+    call.table("failing").pop(answer["service"]["serviceArn"], None)
     return answer

@@ -1,13 +1,15 @@
-"""ECS deployments. moto has none; here each change of a service is one, which is over when it was asked for.
+"""ECS deployments. moto has none; here each change of a service is one, which is over at once when it succeeds.
 
 ListServiceDeployments, DescribeServiceDeployments, DescribeServiceRevisions    one record for each change
 DescribeServices (in `ecs.py`)    the deployment in force, and the service's events
 
-A test arms a failure (POST /_emulator/ecs/fail-next-deployment). The next deployment then ends as AWS words it: with a
+A test arms a failure (POST /_emulator/ecs/fail-next-deployment). The next deployment then is in progress for some
+seconds, so that whoever asked for it sees the service with the new task definition, and ends as AWS words it: with a
 circuit breaker or alarms that roll back, and a deployment before it, the service runs the old task definition again;
 else the new one stays primary, FAILED, and no task runs. A failed deployment leaves a stopped task (`ecs_tasks.py`).
 """
 
+import datetime
 import secrets
 
 from moto.ecs.models import ecs_backends
@@ -22,6 +24,8 @@ TASKS_FAILED = "tasks failed to start."
 ALARM_DETECTED = "alarm detected."
 FAILURES_COUNTED = 3
 """The circuit breaker's smallest threshold."""
+FAILS_AFTER = datetime.timedelta(seconds=3)
+"""On AWS it takes minutes."""
 _BRIEF = (
     "serviceDeploymentArn",
     "serviceArn",
@@ -71,6 +75,7 @@ def deploy(call: Call, service: Record, before: str | None) -> None:
         "createdAt": now(),
         **{name: service[name] for name in _REVISION if service.get(name)},
     }
+    settle(call, service["serviceArn"], now())
     failure = _due(service["serviceName"])
     count = service["desiredCount"]
     deployment = {
@@ -79,9 +84,8 @@ def deploy(call: Call, service: Record, before: str | None) -> None:
         "clusterArn": service["clusterArn"],
         "createdAt": now(),
         "startedAt": now(),
-        "finishedAt": now(),
         "updatedAt": now(),
-        "status": "SUCCESSFUL",
+        "status": "IN_PROGRESS",
         "targetServiceRevision": {
             "arn": revision["serviceRevisionArn"],
             "requestedTaskCount": count,
@@ -90,24 +94,46 @@ def deploy(call: Call, service: Record, before: str | None) -> None:
         },
         "deploymentConfiguration": service["deploymentConfiguration"],
     }
-    outcome = _outcome(call, service)
-    previous = outcome["revision"]
-    if failure is None:
-        _succeed(service, outcome)
-    else:
-        _fail(call, service, outcome, deployment, failure, before)
-    if outcome["failed"] or failure is None:
-        outcome["revision"] = revision["serviceRevisionArn"]
-    elif previous:
-        deployment["rollback"]["serviceRevisionArn"] = previous
     call.table("revisions")[revision["serviceRevisionArn"]] = revision
     call.table("deployments")[deployment["serviceDeploymentArn"]] = deployment
+    outcome = _outcome(call, service)
     outcome["deployment"] = deployment["serviceDeploymentArn"]
+    if failure is None:
+        deployment.update(status="SUCCESSFUL", finishedAt=now())
+        _succeed(service, outcome)
+        outcome["revision"] = revision["serviceRevisionArn"]
+        return
+    outcome.update(id=_new_id(), state="IN_PROGRESS", reason="ECS deployment is in progress.")
+    call.table("failing")[service["serviceArn"]] = (service, deployment, failure, before)
+
+
+def settle(call: Call, service_arn: str, at: datetime.datetime | None = None) -> None:
+    """End the service's failing deployment when its time has come; `at` says that it has."""
+    if service_arn not in call.table("failing"):
+        return
+    service, deployment, failure, before = call.table("failing")[service_arn]
+    if at is None and now() < deployment["createdAt"] + FAILS_AFTER:
+        return
+    del call.table("failing")[service_arn]
+    outcome = _outcome(call, service)
+    deployment["finishedAt"] = now()
+    previous = outcome["revision"]
+    _fail(call, service, outcome, deployment, failure, before)
+    if outcome["state"] == "FAILED":
+        outcome["revision"] = deployment["targetServiceRevision"]["arn"]
+    elif previous:
+        deployment["rollback"]["serviceRevisionArn"] = previous
+
+
+def settle_all(call: Call) -> None:
+    """End every failing deployment whose time has come."""
+    for service_arn in list(call.table("failing")):
+        settle(call, service_arn)
 
 
 def _outcome(call: Call, service: Record) -> Record:
     """How the service's latest deployment ended."""
-    fresh: Record = {"events": [], "revision": None, "failed": False}
+    fresh: Record = {"events": [], "revision": None, "state": "COMPLETED"}
     found: Record = call.table("outcomes").setdefault(service["serviceArn"], fresh)
     return found
 
@@ -123,7 +149,7 @@ def _event(service: Record, outcome: Record, text: str) -> None:
 
 def _succeed(service: Record, outcome: Record) -> None:
     identity = _new_id()
-    outcome.update(id=identity, failed=False, reason=f"ECS deployment {identity} completed.")
+    outcome.update(id=identity, state="COMPLETED", reason=f"ECS deployment {identity} completed.")
     _event(service, outcome, f"(deployment {identity}) deployment completed.")
     _event(service, outcome, "has reached a steady state.")
 
@@ -131,7 +157,7 @@ def _succeed(service: Record, outcome: Record) -> None:
 def _fail(
     call: Call, service: Record, outcome: Record, deployment: Record, failure: Record, before: str | None
 ) -> None:
-    identity, alarms = _new_id(), failure.get("alarms", [])
+    identity, alarms = outcome["id"], failure.get("alarms", [])
     reason = failure.get("reason") or (ALARM_DETECTED if alarms else TASKS_FAILED)
     watcher = "ECS deployment" if alarms else "ECS deployment circuit breaker"
     told = f"{watcher}: {reason}"
@@ -147,12 +173,12 @@ def _fail(
     deployment["statusReason"] = told
     if not (guard.get("enable") and guard.get("rollback") and before):
         deployment["status"] = "STOPPED"
-        outcome.update(id=identity, failed=True, reason=told)
+        outcome.update(id=identity, state="FAILED", reason=told)
         return
     restored = _new_id()
     deployment["status"] = "ROLLBACK_SUCCESSFUL"
     deployment["rollback"] = {"reason": told, "startedAt": now()}
-    outcome.update(id=restored, failed=False, reason=f"{watcher}: rolling back to deploymentId {restored}.")
+    outcome.update(id=restored, state="COMPLETED", reason=f"{watcher}: rolling back to deploymentId {restored}.")
     _event(service, outcome, f"rolling back to deployment {restored}.")
     _event(service, outcome, f"(deployment {restored}) deployment completed.")
     _event(service, outcome, "has reached a steady state.")
@@ -170,8 +196,9 @@ def served_deployments(call: Call, service: Record, only_deployment: Record) -> 
     outcome = call.table("outcomes").get(service["serviceArn"])
     if outcome is None:
         return
-    running = 0 if outcome["failed"] else service["desiredCount"]
-    service.update(runningCount=running, events=outcome["events"])
+    running = service["desiredCount"] if outcome["state"] == "COMPLETED" else 0
+    others = service["desiredCount"] if outcome["state"] == "IN_PROGRESS" and outcome["revision"] else 0
+    service.update(runningCount=running + others, events=outcome["events"])
     service["currentServiceDeployment"] = outcome.get("deployment", "")
     for deployment in service.get("deployments", [])[:1]:
         deployment.update(
@@ -179,8 +206,8 @@ def served_deployments(call: Call, service: Record, only_deployment: Record) -> 
             desiredCount=service["desiredCount"],
             runningCount=running,
             pendingCount=0,
-            failedTasks=FAILURES_COUNTED if outcome["failed"] else 0,
-            rolloutState="FAILED" if outcome["failed"] else "COMPLETED",
+            failedTasks=FAILURES_COUNTED if outcome["state"] == "FAILED" else 0,
+            rolloutState=outcome["state"],
             rolloutStateReason=outcome["reason"],
             taskDefinition=service["taskDefinition"],
             **only_deployment,
@@ -193,6 +220,7 @@ def served_deployments(call: Call, service: Record, only_deployment: Record) -> 
 @api(SERVICE, "ListServiceDeployments")
 def list_deployments(call: Call) -> Record:
     """ListServiceDeployments, newest first."""
+    settle_all(call)
     name, cluster = (call.get(one, "default").rsplit("/", 1)[-1] for one in ("service", "cluster"))
     found = [
         {
@@ -216,6 +244,7 @@ def _by_arn(call: Call, name: str, arns: list[str]) -> tuple[list[Record], list[
 @api(SERVICE, "DescribeServiceDeployments")
 def describe_deployments(call: Call) -> Record:
     """DescribeServiceDeployments."""
+    settle_all(call)
     found, failures = _by_arn(call, "deployments", call["serviceDeploymentArns"])
     return {"serviceDeployments": found, "failures": failures}
 

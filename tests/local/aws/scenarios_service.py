@@ -61,6 +61,8 @@ def ecs(rig: Rig) -> None:
     rig.client("logs").create_log_group(logGroupName="web")
     rig.admin("ecs/fail-next-deployment", log=["it broke"])
     client.update_service(**where, forceNewDeployment=True)
+    rig.admin("clock", advance_seconds=10)
+    client.describe_services(cluster="c", services=["web"])
     arns = client.list_tasks(cluster="c", serviceName="web", desiredStatus="STOPPED")["taskArns"]
     assert [one["containers"][0]["exitCode"] for one in client.describe_tasks(cluster="c", tasks=arns)["tasks"]] == [1]
     client.update_service(**where, desiredCount=0)

@@ -26,10 +26,25 @@ def newest_of(rig: Rig) -> dict[str, Any]:
     return found
 
 
-def test_a_failed_deployment_puts_the_task_definition_before_it_back(rig: Rig) -> None:
+def fail(rig: Rig, made: dict[str, str], **how: Any) -> None:
+    """Deploy the second task definition, which fails, and let the time pass that it takes."""
+    rig.admin("ecs/fail-next-deployment", **how)
+    rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    rig.admin("clock", advance_seconds=10)
+
+
+def test_until_it_fails_the_service_is_deploying_the_new_task_definition(rig: Rig) -> None:
     made = service_that_runs(rig)
     rig.admin("ecs/fail-next-deployment")
     rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    service = service_of(rig)
+    assert (service["taskDefinition"], service["runningCount"]) == (made["second"], 2)
+    assert (service["deployments"][0]["rolloutState"], newest_of(rig)["status"]) == ("IN_PROGRESS", "IN_PROGRESS")
+
+
+def test_a_failed_deployment_puts_the_task_definition_before_it_back(rig: Rig) -> None:
+    made = service_that_runs(rig)
+    fail(rig, made)
     service = service_of(rig)
     assert service["taskDefinition"] == made["first"]
     assert service["runningCount"] == service["desiredCount"] == 2
@@ -49,8 +64,7 @@ def test_a_failed_deployment_puts_the_task_definition_before_it_back(rig: Rig) -
 
 def test_the_failed_deployment_says_why_and_what_it_was_to_bring(rig: Rig) -> None:
     made = service_that_runs(rig)
-    rig.admin("ecs/fail-next-deployment", reason="tasks failed container health checks.")
-    rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    fail(rig, made, reason="tasks failed container health checks.")
     newest = newest_of(rig)
     assert newest["status"] == "ROLLBACK_SUCCESSFUL"
     assert newest["statusReason"] == "ECS deployment circuit breaker: tasks failed container health checks."
@@ -63,8 +77,7 @@ def test_the_failed_deployment_says_why_and_what_it_was_to_bring(rig: Rig) -> No
 def test_alarms_that_fired_are_named(rig: Rig) -> None:
     watch = {"alarms": {"enable": True, "rollback": True, "alarmNames": ["errors", "latency"]}}
     made = service_that_runs(rig, deploymentConfiguration=watch)
-    rig.admin("ecs/fail-next-deployment", alarms=["errors"])
-    rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    fail(rig, made, alarms=["errors"])
     newest = newest_of(rig)
     assert (newest["status"], newest["statusReason"]) == ("ROLLBACK_SUCCESSFUL", "ECS deployment: alarm detected.")
     assert newest["alarms"]["triggeredAlarmNames"] == ["errors"]
@@ -74,8 +87,7 @@ def test_without_rollback_the_failed_deployment_stays_and_runs_nothing(rig: Rig)
     made = service_that_runs(
         rig, deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
     )
-    rig.admin("ecs/fail-next-deployment")
-    rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    fail(rig, made)
     service = service_of(rig)
     [primary] = service["deployments"]
     assert (primary["rolloutState"], primary["taskDefinition"]) == ("FAILED", made["second"])
@@ -85,8 +97,8 @@ def test_without_rollback_the_failed_deployment_stays_and_runs_nothing(rig: Rig)
 def test_the_stopped_task_leaves_its_last_lines(rig: Rig) -> None:
     made = service_that_runs(rig)
     rig.client("logs").create_log_group(logGroupName="web")
-    rig.admin("ecs/fail-next-deployment", log=["starting", "no such variable"])
-    rig.client("ecs").update_service(**WHERE, taskDefinition=made["second"])
+    fail(rig, made, log=["starting", "no such variable"])
+    assert newest_of(rig)["status"] == "ROLLBACK_SUCCESSFUL"
     [arn] = rig.client("ecs").list_tasks(cluster="c", serviceName="web", desiredStatus="STOPPED")["taskArns"]
     [task] = rig.client("ecs").describe_tasks(cluster="c", tasks=[arn])["tasks"]
     assert (task["taskDefinitionArn"], task["stopCode"]) == (made["second"], "EssentialContainerExited")
@@ -106,6 +118,7 @@ def test_a_failure_waits_for_its_service_and_happens_as_often_as_told(rig: Rig) 
     rig.admin("ecs/fail-next-deployment", times=2)
     for ends_with in (made["first"], made["first"], made["second"]):
         ecs.update_service(**WHERE, taskDefinition=made["second"])
+        rig.admin("clock", advance_seconds=10)
         assert service_of(rig)["taskDefinition"] == ends_with
 
 
