@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
 import yaml
 
 from preflight.project import ROOT, Project
@@ -81,6 +82,18 @@ class Life:
             step = self._ended(name, process, self._events(name))
             watch.join()
         return step
+
+    def ids(self, kind: str) -> list[str]:
+        """What AWS calls the resources of one type."""
+        resources = json.loads(self._exported())["deployment"]["resources"]
+        return [one["id"] for one in resources if one["type"] == kind]
+
+    def client(self, service: str) -> Any:
+        """boto3's client of a service of this AWS."""
+        session = boto3.Session(
+            aws_access_key_id="test", aws_secret_access_key="test", region_name=self._config["aws:region"]
+        )
+        return session.client(service, endpoint_url=self.aws.url)  # type: ignore[call-overload]  # any service
 
     def held(self) -> dict[str, str]:
         """URN -> type of every resource in the state, components and providers left out."""
