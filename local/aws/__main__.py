@@ -19,7 +19,7 @@ def main() -> None:
     from moto.backends import get_backend
 
     from local.aws import registry
-    from local.aws.server import server
+    from local.aws.server import APP_NAMES, server
 
     emulator = server(given.port, everything=given.all)
     ended = threading.Event()
@@ -29,8 +29,8 @@ def main() -> None:
     announce({"url": f"http://127.0.0.1:{emulator.server_port}"})
     for service in SERVICES:
         get_backend(service)
-    if given.all:
-        registry.load_all()
+    for name in registry.MODULES if given.all else APP_NAMES:
+        registry.load(name)
     ended.wait()
     emulator.shutdown()
     emulator.server_close()
