@@ -38,6 +38,7 @@ class Lengths:
     warm_seconds: float = 0.5
     closed_seconds: float = 2.5
     slow_seconds: float = 2.5
+    awake_seconds: float = 1.0
     fast_seconds: float = 3.0
     waves: int = 2
     cached_seconds: float = 1.5
@@ -49,6 +50,7 @@ def measure(world: World, target: Target, lengths: Lengths) -> dict[str, float |
     figures = closed_figures(world, target, lengths.closed_seconds)
     settle(target)
     figures |= slow_figures(target, lengths.slow_seconds)
+    figures |= awake_figures(target, lengths.awake_seconds)
     figures |= fast_figures(world, target, lengths.fast_seconds)
     settle(target)
     figures |= stream_figures(target, lengths.waves)
@@ -103,6 +105,12 @@ def slow_figures(target: Target, seconds: float) -> dict[str, float | None]:
     offsets = constant(SLOW_RATE, seconds)
     outcome = load.scheduled(target.port, target.requests("whole"), offsets=offsets, connections=4)
     return {"p50_ms": _milliseconds(percentile(outcome.latencies, 50, outcome.failures))}
+
+
+def awake_figures(target: Target, seconds: float) -> dict[str, float | None]:
+    """The same one after the other without a pause, so that no process falls asleep between two."""
+    outcome = load.closed(target.port, target.requests("whole"), connections=1, seconds=seconds)
+    return {"awake_p50_ms": _milliseconds(percentile(outcome.latencies, 50, outcome.failures))}
 
 
 def fast_figures(world: World, target: Target, seconds: float) -> dict[str, float | None]:

@@ -183,7 +183,8 @@ class ChatMeter:
         self.answer = chunk
         for choice in choices:
             self.output_bytes += _delta_bytes(choice.get("delta") or {})
-        usage = read_usage(chunk.get("usage"))
+        given = chunk.get("usage")
+        usage = None if given is None else read_usage(given)
         if usage is None:
             return True
         self.usage = usage
@@ -217,6 +218,8 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _delta_bytes(delta: dict[str, Any]) -> int:
+    if len(delta) == 1 and "content" in delta:  # nearly all of them
+        return _bytes(delta["content"])
     size = _bytes(delta.get("content")) + _bytes(delta.get("refusal"))
     for tool_call in delta.get("tool_calls") or ():
         size += _bytes((tool_call.get("function") or {}).get("arguments"))
