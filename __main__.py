@@ -118,7 +118,13 @@ worker = ContainerService(
         "execution_policies": image["pull"],
         "command": Service.WORKER.command,
         "environment": task_environment(Service.WORKER, settings, api_key, storage, queue, cache, models),
-        "policies": {**grants, "queue": queue.consume_policy, "protection": grant(protect_tasks(web.cluster_arn))},
+        "policies": {
+            **grants,
+            "queue": queue.consume_policy,
+            # what it cannot finish at once it leaves to a later message
+            "queue-send": queue.send_policy,
+            "protection": grant(protect_tasks(web.cluster_arn)),
+        },
         "cpu": settings.worker_cpu,
         "memory_mib": settings.worker_memory_mib,
         "architecture": settings.architecture,

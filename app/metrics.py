@@ -50,6 +50,11 @@ HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
+DEFERRED_ACCEPTED = "DeferredAccepted"
+DEFERRED_ANSWERED = "DeferredAnswered"
+DEFERRED_GIVEN_UP = "DeferredGivenUp"
+DEFERRED_OVERDUE = "DeferredOverdue"
+DEFERRED_BATCHES = "DeferredBatches"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -91,6 +96,11 @@ UNITS: dict[str, str] = {
     DEGRADED_REQUESTS: "Count",
     MERGED_REQUESTS: "Count",
     MERGED_CALLS: "Count",
+    DEFERRED_ACCEPTED: "Count",
+    DEFERRED_ANSWERED: "Count",
+    DEFERRED_GIVEN_UP: "Count",
+    DEFERRED_OVERDUE: "Count",
+    DEFERRED_BATCHES: "Count",
     DOCUMENTS_INGESTED: "Count",
     DOCUMENTS_FAILED: "Count",
     METER_HEARTBEAT: "Count",

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.deferred.deadline import HEADER as DEADLINE_HEADER
+from app.deferred.deadline import PATH as DEFERRED_PATH
+from app.deferred.requests import ID as DEFERRED_ID
+from app.deferred.requests import STATUSES
 from app.errors import KINDS
 from app.gate import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
 from app.model_document import KINDS as MODEL_KINDS
 from app.model_document import MAX_STOP, MAX_STOP_CHARACTERS
 from app.pipeline.bound import MAX_BODY_BYTES, MAX_EMBEDDING_ITEMS
+from app.pipeline.defer import ENDPOINTS as DEFERRABLE
 from app.pipeline.endpoints import EMBEDDINGS, ENDPOINTS, Endpoint, JsonTypes
 from app.product.ask import MAX_QUESTION_CHARACTERS
 from app.product.documents import ID
@@ -42,6 +47,7 @@ def document(models: Models) -> Json:
         "security": [{"key": []}],
         "paths": {
             **{path: {"post": _call(endpoint, models)} for path, endpoint in ENDPOINTS.items()},
+            DEFERRED_PATH + "{deferred_id}": _one_deferred(),
             "/v1/models": {"get": _operation("The models and aliases that requests may name", _ref("ModelList"))},
             "/v1/models/{model}": {
                 "get": _operation("One of them", _ref("Model")) | {"parameters": [_in_path("model", _models(models))]}
@@ -82,12 +88,18 @@ def _call(endpoint: Endpoint, models: Models) -> Json:
     answers: dict[str, Json] = {JSON: {"type": "object", "required": [endpoint.answer]}}
     if endpoint.streams:
         answers[EVENTS] = _EVENTS
+    operation = _operation(f"As OpenAI's {endpoint.path}", answers)
+    parameters = [
+        _header(PRIORITY_HEADER, {"enum": [INTERACTIVE, BACKGROUND]}, "Who is shed first when there is no room."),
+        _header(TRACE_HEADER, {"type": "string"}, "The trace to go on with; another form than W3C's begins one."),
+    ]
+    if endpoint in DEFERRABLE:
+        duration = {"type": "string", "pattern": "^[0-9]{1,6}[smh]$", "example": "24h"}
+        parameters.append(_header(DEADLINE_HEADER, duration, "The answer may come so much later, at half the price."))
+        operation["responses"]["202"] = _operation("Kept for later", _ref("Deferred"), status=202)["responses"]["202"]
     return {
-        **_operation(f"As OpenAI's {endpoint.path}", answers),
-        "parameters": [
-            _header(PRIORITY_HEADER, {"enum": [INTERACTIVE, BACKGROUND]}, "Who is shed first when there is no room."),
-            _header(TRACE_HEADER, {"type": "string"}, "The trace to go on with; another form than W3C's begins one."),
-        ],
+        **operation,
+        "parameters": parameters,
         "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
     }
 
@@ -151,6 +163,16 @@ def _one_document() -> Json:
     }
 
 
+def _one_deferred() -> Json:
+    name = {"type": "string", "pattern": f"^{DEFERRED_ID.pattern.removesuffix(chr(92) + 'Z')}$"}
+    place = {"parameters": [_in_path("deferred_id", name)]}
+    return {
+        "get": _operation("How a request that may wait stands, with its answer", _ref("Deferred")) | place,
+        "delete": _operation("Cancelled while it is open, forgotten when it is over", {JSON: {"type": "object"}})
+        | place,
+    }
+
+
 def _probe(summary: str, *statuses: int) -> Json:
     answer = {"description": summary, "content": {JSON: {"schema": {"type": "object"}}}}
     # It needs no key, and passes the gate that the others wait at.
@@ -188,6 +210,7 @@ def _schemas() -> Json:
         "created_at": {"type": "integer"},
     }
     ends = {name: {"type": ["string", "null"]} for name in ("first_id", "last_id")}
+    waiting = {"id": {"type": "string"}, "object": {"const": "deferred"}, "status": {"enum": [*STATUSES]}}
     lists = {
         name: {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}} for name in ("Model", "Document")
     }
@@ -195,6 +218,7 @@ def _schemas() -> Json:
         "Error": _object({"error": inner}, "error"),
         "Model": _object({**named, "owned_by": {"type": "string"}}, *named),
         "ModelList": _object({"object": {"const": "list"}, "data": lists["Model"]}, "object", "data"),
+        "Deferred": {"type": "object", "properties": waiting, "required": [*waiting]},
         "Document": _object(kept, *kept),
         "DocumentList": _object(
             {"object": {"const": "list"}, "data": lists["Document"], **ends, "has_more": {"type": "boolean"}},

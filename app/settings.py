@@ -34,6 +34,7 @@ ENVIRONMENT: tuple[str, ...] = (
     "PRODKIT_DRAIN_SECONDS",
     "PRODKIT_READINESS_GRACE_SECONDS",
     "PRODKIT_TCP_KEEP_ALIVE_SECONDS",
+    "PRODKIT_DEFER_COLLECT_SECONDS",
 )
 """Every name the app reads and the task definition sets."""
 
@@ -51,6 +52,8 @@ CACHE_AUTHS = ("iam", "none")
 CACHE_MODES = ("cluster", "single")
 MAX_PORT = 65_535
 MAX_TIMEOUT_SECONDS = 3_600  # an ALB's longest deregistration delay bounds every other time
+
+MAX_DEFER_SECONDS = 900  # the longest that SQS delays a message
 
 T = TypeVar("T")
 
@@ -100,6 +103,8 @@ class Settings:
     drain_seconds: int
     readiness_grace_seconds: int
     tcp_keep_alive_seconds: int
+    defer_collect_seconds: int
+    """For which requests that may wait are gathered into one batch; also the least pause between looks at it."""
     aws_region: str
     aws_endpoint_url: str | None = None
     """Address of an emulated AWS; None = the real one."""
@@ -141,6 +146,7 @@ class Settings:
             drain_seconds=read.seconds("PRODKIT_DRAIN_SECONDS"),
             readiness_grace_seconds=read.seconds("PRODKIT_READINESS_GRACE_SECONDS", least=0),
             tcp_keep_alive_seconds=read.seconds("PRODKIT_TCP_KEEP_ALIVE_SECONDS"),
+            defer_collect_seconds=read.seconds("PRODKIT_DEFER_COLLECT_SECONDS", most=MAX_DEFER_SECONDS),
             aws_region=read.text("AWS_REGION"),
             aws_endpoint_url=read.optional("AWS_ENDPOINT_URL") or None,
             metadata_uri=read.optional("ECS_CONTAINER_METADATA_URI_V4") or None,

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError
 from app.model_document import KINDS
 from app.pipeline.authenticate import authenticate
@@ -59,6 +60,9 @@ class V1:
         check_route(path, scope["method"])
         headers = Headers(scope["headers"])
         record.identity = await authenticate(headers.get("authorization"), services.keys)
+        if path.startswith(DEFERRED_PATH):
+            await self._deferred(send, scope["method"], path.removeprefix(DEFERRED_PATH), record)
+            return
         if path not in ENDPOINTS:
             body = models_body(services.models.current, path)
             record.status = 200
@@ -81,6 +85,20 @@ class V1:
             await self._send_stream(receive, send, reply.status, reply.headers, reply.body)
         finally:
             await reply.body.aclose()
+
+    async def _deferred(self, send: Send, method: str, name: str, record: Record) -> None:
+        """Say how a request that may wait stands, or end it."""
+        assert record.identity is not None
+        desk, tenant = self._pipeline_of().desk, record.identity.tenant
+        headers = [("content-type", "application/json"), *record.id_headers()]
+        if method == "DELETE":
+            body = await desk.cancel(tenant, name)
+        else:
+            body, again = await desk.look(tenant, name)
+            if again is not None:
+                headers.append(("retry-after", str(max(1, round(again)))))
+        record.status = 200
+        await _send_whole(send, 200, headers, body)
 
     async def _send_stream(
         self, receive: Receive, send: Send, status: int, headers: list[tuple[str, str]], body: ByteStream
@@ -130,15 +148,17 @@ class Headers(Mapping[str, str]):
 def check_route(path: str, method: str) -> None:
     """Raises ApiError: 404 `unsupported_endpoint` for a path that is not served, 405 for a wrong method on one."""
     if path in ENDPOINTS:
-        allowed = "POST"
+        allowed: tuple[str, ...] = ("POST",)
+    elif path.startswith(DEFERRED_PATH):
+        allowed = ("GET", "DELETE")
     elif path == _MODELS or path.startswith(_MODELS + "/"):
-        allowed = "GET"
+        allowed = ("GET",)
     else:
         message = f"{method} {path[:200]} is not served here; served are {', '.join(SERVED)}."
         raise ApiError("unsupported_endpoint", message)
-    if method != allowed:
-        message = f"{method} is not allowed on {path[:200]}; use {allowed}."
-        raise ApiError("method_not_allowed", message, headers={"allow": allowed})
+    if method not in allowed:
+        message = f"{method} is not allowed on {path[:200]}; use {' or '.join(allowed)}."
+        raise ApiError("method_not_allowed", message, headers={"allow": ", ".join(allowed)})
 
 
 def models_body(models: Models, path: str) -> bytes:

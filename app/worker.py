@@ -1,4 +1,4 @@
-"""The worker: takes documents from the queue, reads them, and answers health checks meanwhile."""
+"""The worker: reads documents and works off deferred requests from the queue, and answers health checks meanwhile."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app import health
+from app.deferred.queue import read_message
+from app.deferred.runner import Runner
 from app.errors import ApiError
 from app.keys import Identity
 from app.metrics import DOCUMENTS_FAILED, DOCUMENTS_INGESTED
@@ -77,14 +79,15 @@ class WorkerApp:
             async with _upstream(services) as upstream:
                 pipeline = Pipeline(services, upstream)
                 reader = DocumentReader(services, pipeline)
+                runner = Runner(services)
                 protection = TaskProtection(self._settings.agent_uri)
 
-                async def read(message: Message) -> float | None:
+                async def work(message: Message) -> float | None:
                     async with protection.job():
-                        return await reader.read(message)
+                        return await _work(message, reader, runner)
 
                 at_once = services.container.documents_at_once
-                consumer = Consumer(services.aws, self._settings.queue_url, read, concurrency=at_once)
+                consumer = Consumer(services.aws, self._settings.queue_url, work, concurrency=at_once)
                 self._services, self._consumer = services, consumer
                 self._polling = asyncio.create_task(consumer.run(), name="polling")
                 try:
@@ -92,6 +95,7 @@ class WorkerApp:
                 finally:
                     await self._finish(consumer, self._polling)
                     await protection.close()
+                    await runner.close()
                     await pipeline.close()
         finally:
             await services.stop()
@@ -115,6 +119,25 @@ class WorkerApp:
             return _json(503, {"status": "starting"})
         good, report = await health.ready(self._services)
         return _json(200 if good else 503, report)
+
+
+async def _work(message: Message, reader: DocumentReader, runner: Runner) -> float | None:
+    """Do what a message asks for. None = done; else seconds until another attempt."""
+    try:
+        order = read_message(message.body)
+    except ValueError as error:
+        about = {"reason": str(error), "receives": message.receives}
+        log.error("a message makes no sense", extra={"fields": about})
+        return 0.0
+    if order is None:
+        return await reader.read(message)
+    try:
+        await runner.run(order)
+    except ApiError as error:
+        about = {"reason": error.code, "receives": message.receives}
+        log.warning("deferred requests are put off", extra={"fields": about})
+        return retry_seconds(message.receives)
+    return None
 
 
 class DocumentReader:

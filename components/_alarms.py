@@ -172,6 +172,7 @@ def app_alarms(stack: str, latency_p99_ms: int, first_token_p99_ms: int) -> list
             period_seconds=MINUTE,
         ),
     ]
+    alarms.append(_overdue(stack))
     # A meter that stopped makes every other alarm of the app, and the spend, look fine: its silence is the alarm.
     silent = [
         _own(
@@ -186,6 +187,24 @@ def app_alarms(stack: str, latency_p99_ms: int, first_token_p99_ms: int) -> list
         for service in (_metrics.WEB, _metrics.WORKER)
     ]
     return [*alarms, *silent]
+
+
+def _overdue(stack: str) -> Alarm:
+    """The worker sees what it cannot finish; the web service sees it when no worker is left."""
+    stats = [
+        stat(service, _metrics.NAMESPACE, _metrics.DEFERRED_OVERDUE, _metrics.dimensions(stack, service), "Sum", MINUTE)
+        for service in (_metrics.WEB, _metrics.WORKER)
+    ]
+    return Alarm(
+        name="deferred-overdue",
+        description="Requests passed their deadline without an answer: is the worker stuck, or OpenAI's batches?",
+        comparison=OVER,
+        threshold=0,
+        period_seconds=MINUTE,
+        periods=1,
+        missing="notBreaching",
+        queries=(*stats, expression("overdue", "Overdue", "FILL(web, 0) + FILL(worker, 0)")),
+    )
 
 
 def balancer_alarms(load_balancer: pulumi.Input[str], target_groups: Sequence[pulumi.Input[str]]) -> list[Alarm]:

@@ -153,6 +153,17 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
             ],
         ),
         (
+            "Requests that may wait",
+            [
+                web(_metrics.DEFERRED_ACCEPTED, "Sum", "accepted"),
+                worker(_metrics.DEFERRED_ANSWERED, "Sum", "answered"),
+                worker(_metrics.DEFERRED_GIVEN_UP, "Sum", "given up"),
+                worker(_metrics.DEFERRED_BATCHES, "Sum", "batches"),
+                web(_metrics.DEFERRED_OVERDUE, "Sum", "overdue, seen by a caller"),
+                worker(_metrics.DEFERRED_OVERDUE, "Sum", "overdue, seen by the worker"),
+            ],
+        ),
+        (
             "OpenAI in trouble",
             [
                 web(_metrics.RETRIES, "Sum", "asked again"),

@@ -49,6 +49,11 @@ HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
+DEFERRED_ACCEPTED = "DeferredAccepted"
+DEFERRED_ANSWERED = "DeferredAnswered"
+DEFERRED_GIVEN_UP = "DeferredGivenUp"
+DEFERRED_OVERDUE = "DeferredOverdue"
+DEFERRED_BATCHES = "DeferredBatches"
 DOCUMENTS_INGESTED = "DocumentsIngested"
 DOCUMENTS_FAILED = "DocumentsFailed"
 METER_HEARTBEAT = "MeterHeartbeat"
@@ -91,6 +96,11 @@ NAMES = frozenset(
         DEGRADED_REQUESTS,
         MERGED_REQUESTS,
         MERGED_CALLS,
+        DEFERRED_ACCEPTED,
+        DEFERRED_ANSWERED,
+        DEFERRED_GIVEN_UP,
+        DEFERRED_OVERDUE,
+        DEFERRED_BATCHES,
         DOCUMENTS_INGESTED,
         DOCUMENTS_FAILED,
         METER_HEARTBEAT,

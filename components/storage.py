@@ -17,6 +17,10 @@ from components._policies import (
     use_key,
 )
 
+# What the app keeps under this prefix it promises to forget a day earlier (app/deferred/requests.py).
+DEFERRED_PREFIX = "deferred"
+DEFERRED_DAYS = 31
+
 
 class StorageArgs(TypedDict):
     """What `Storage` takes."""
@@ -91,7 +95,10 @@ class Storage(pulumi.ComponentResource):
         documents = self._bucket(f"{name}-documents", args, key_arn=args["key_arn"])
         data = self._bucket(f"{name}-data", args, key_arn=args["key_arn"])
         for purpose, bucket in (("documents", documents), ("data", data)):
-            self._settle(f"{name}-{purpose}", bucket, extra=[], rules=_lifecycle(version_days=version_days))
+            rules = _lifecycle(version_days=version_days)
+            if purpose == "documents":
+                rules.append(_deferred_requests())
+            self._settle(f"{name}-{purpose}", bucket, extra=[], rules=rules)
             aws.s3.BucketLogging(
                 f"{name}-{purpose}-logging",
                 bucket=bucket.bucket,
@@ -243,6 +250,16 @@ def _lifecycle(
             {"id": "markers", "status": "Enabled", "filter": {}, "expiration": {"expired_object_delete_marker": True}}
         )
     return rules
+
+
+def _deferred_requests() -> aws.s3.BucketLifecycleConfigurationRuleArgsDict:
+    """The app forgets a request that may wait, and its answer, after 30 days; this is for what it left behind."""
+    return {
+        "id": "deferred-requests",
+        "status": "Enabled",
+        "filter": {"prefix": f"{DEFERRED_PREFIX}/"},
+        "expiration": {"days": DEFERRED_DAYS},
+    }
 
 
 def _app_statements(

@@ -49,6 +49,8 @@ class Overrides:
             "PRODKIT_CACHE_ENDPOINT": self.cache,
             "PRODKIT_CACHE_AUTH": "none",
             "PRODKIT_CACHE_MODE": "single",
+            # nobody waits a minute here to see a batch begin
+            "PRODKIT_DEFER_COLLECT_SECONDS": "1",
         }
         if self.openai_base_url is not None:
             values["PRODKIT_OPENAI_BASE_URL"] = self.openai_base_url

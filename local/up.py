@@ -20,6 +20,8 @@ from local.tasks import EMULATED_CREDENTIALS, Overrides, Supervisor
 from local.twin import Twin
 
 WORKERS = 1
+DAY_SECONDS = 600.0
+"""How long a day takes for the simulator's batches: one is done after a second."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,9 @@ async def _servers(options: Options, progress: Progress, children: Children) -> 
     async def simulator() -> dict[str, Any] | None:
         if options.openai_key is not None:
             return None
-        return await announced("simulator", "local.openai", "--speed", str(options.speed))
+        return await announced(
+            "simulator", "local.openai", "--speed", str(options.speed), "--day-seconds", str(DAY_SECONDS)
+        )
 
     async def cached() -> cache.Cache:
         made = await cache.start(children)

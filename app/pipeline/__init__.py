@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from app import trace
 from app.budgets.gate import RUNG_HEADER
+from app.deferred.deadline import HEADER as DEADLINE_HEADER
+from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
@@ -19,6 +21,7 @@ from app.pipeline.bound import read_bounded
 from app.pipeline.call_upstream import ask_openai
 from app.pipeline.choose import Plan
 from app.pipeline.cut import CutStream
+from app.pipeline.defer import Desk
 from app.pipeline.economise import affordable_plan
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import BYTES_PER_TOKEN
@@ -53,6 +56,8 @@ class Pipeline:
         self._upstream = upstream
         self._resilience = resilience or Resilience(services.metrics)
         self._merger = Merger(self._ask_merged, services.metrics)
+        self.desk = Desk(services)
+        """For requests that may wait."""
         self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Reply:
@@ -93,6 +98,9 @@ class Pipeline:
         document = read_bounded(endpoint, call.body, call.headers)
         plan = affordable_plan(services, call.identity, endpoint, isolated(endpoint, document), record)
         record.planned(plan)
+        may_wait = call.headers.get(DEADLINE_HEADER)
+        if may_wait is not None:
+            return await self._defer(call, plan, record, may_wait)
         place = cache_step.place_of(call, plan)
         record.cache = cache_step.BYPASS if place is None else cache_step.MISS
         if place is not None:
@@ -103,6 +111,17 @@ class Pipeline:
                 Payment(services.ledger, call, record).cached(plan)
                 return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
         return await self._produce(Work(call, record, plan, place, Payment(services.ledger, call, record)))
+
+    async def _defer(self, call: Call, plan: Plan, record: Record, deadline: str) -> Reply:
+        """Keep a call for later. It takes a request from its key's limit and no tokens: those are not this minute's."""
+        limiter = self._services.limiter
+        grant = await limiter.reserve(call.identity, plan.model.name, 0)
+        limiter.settle(grant, 0)
+        record.deferred, body = await self.desk.accept(call, plan, deadline)
+        record.status = 202
+        again = str(self._services.settings.defer_collect_seconds)
+        headers = [("content-type", "application/json"), ("location", DEFERRED_PATH + record.deferred)]
+        return Reply(202, [*headers, ("retry-after", again), *_headers(record)], body)
 
     async def _produce(self, work: Work) -> Reply:
         """Pay for an answer: reserve, ask, settle, keep."""

@@ -153,7 +153,7 @@ EMBEDDINGS = Endpoint(
 MODERATIONS = Endpoint("/v1/moderations", kind="moderation", content="input", answer="results", fields=_MODERATIONS)
 
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in (RESPONSES, CHAT, EMBEDDINGS, MODERATIONS)}
-SERVED = (*ENDPOINTS, "/v1/models", "/v1/models/{id}")
+SERVED = (*ENDPOINTS, "/v1/deferred/{id}", "/v1/models", "/v1/models/{id}")
 """Paths that exist, for the message of the ones that do not."""
 
 

@@ -62,6 +62,7 @@ FIELDS: dict[str, str] = {
     "openai_processing_ms": "OpenAI's own time, by its `openai-processing-ms`",
     "shared_by": "requests that one call to OpenAI answered together",
     "merge_wait_ms": "how long this one waited for the others; part of `overhead_ms`",
+    "deferred": "id of the request that may wait, when it is accepted and when it is answered",
     "upstream_request_id": "OpenAI's id of the request",
     "error_code": "as the caller got it",
     "domain": "who has to act: `caller`, `policy`, `upstream` or `us`",
@@ -95,6 +96,8 @@ class Record:
     openai_ms: float | None = None
     """What OpenAI says it took."""
     upstream_request_id: str | None = None
+    deferred: str | None = None
+    """Id of a request that may wait."""
     shared_by: int | None = None
     """Requests that one call to OpenAI answered together, this one among them."""
     merge_wait_ms: float | None = None
@@ -219,6 +222,7 @@ def write(record: Record, counts: Metrics) -> None:
         whole_answer_ms=_ms(split.whole),
         openai_processing_ms=record.openai_ms,
         shared_by=record.shared_by,
+        deferred=record.deferred,
         merge_wait_ms=record.merge_wait_ms,
         upstream_request_id=record.upstream_request_id,
         error_code=record.error_code,

@@ -49,7 +49,7 @@ def test_every_alarm_tells_people_and_says_what_silence_means(record: Record) ->
     assert {alarm.name for alarm in alarms} == {
         f"alarms-{name}"
         for name in (
-            *("errors-us", "errors-upstream", "latency", "first-token", "quota"),
+            *("errors-us", "errors-upstream", "latency", "first-token", "quota", "deferred-overdue"),
             *("web-silent", "worker-silent"),
             *("balancer-5xx", "unhealthy", "nobody-home", "dead-letters", "queue-age"),
             *("web-cpu", "web-memory", "worker-cpu", "worker-memory"),

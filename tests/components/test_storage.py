@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from app.deferred.requests import PREFIX, RETENTION_DAYS
 from components.storage import Storage, StorageArgs
 from tests.components.recorder import Record, Recording, untagged
 
@@ -108,14 +109,21 @@ def test_retention_is_what_was_promised(record: Record, bucket: str, kept: dict[
 @pytest.mark.parametrize("bucket", BUCKETS)
 def test_no_unfinished_upload_and_no_old_version_stays_for_ever(recording: Recording, bucket: str) -> None:
     rules = _rules(recording, bucket)
-    assert all(rule["status"] == "Enabled" and rule["filter"] == {} for rule in rules)
+    assert all(rule["status"] == "Enabled" for rule in rules)
+    rules = [rule for rule in rules if rule["filter"] == {}]
     assert any("abortIncompleteMultipartUpload" in rule for rule in rules)
     assert any("noncurrentVersionExpiration" in rule for rule in rules)
 
 
 def test_documents_never_expire_by_themselves(recording: Recording) -> None:
-    expirations = [rule["expiration"] for rule in _rules(recording, "storage-documents") if "expiration" in rule]
-    assert expirations == [{"expiredObjectDeleteMarker": True}]
+    rules = [rule for rule in _rules(recording, "storage-documents") if "expiration" in rule]
+    assert [rule["expiration"] for rule in rules if rule["filter"] == {}] == [{"expiredObjectDeleteMarker": True}]
+
+
+def test_deferred_requests_go_a_day_after_the_app_forgot_them(recording: Recording) -> None:
+    [rule] = [rule for rule in _rules(recording, "storage-documents") if rule["filter"] != {}]
+    assert rule["filter"] == {"prefix": f"{PREFIX}/"}
+    assert rule["expiration"] == {"days": RETENTION_DAYS + 1}
 
 
 def _rules(recording: Recording, bucket: str) -> Any:
