@@ -36,6 +36,8 @@ class Deferred:
     endpoint: str
     model: str
     requested_model: str
+    feature: str
+    """What it is for, as the ledger knows it."""
     group: str
     """Requests of a group may share a batch."""
     digest: str

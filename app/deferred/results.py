@@ -17,6 +17,7 @@ from app.deferred.queue import gather_message
 from app.deferred.requests import COMPLETED, EXPIRED, FAILED, IN_PROGRESS, Deferred, DeferredRequests, answer_key
 from app.deferred.store import Store
 from app.keys import Identity
+from app.ledger import Entry, Outcome, Payer
 from app.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP
 from app.pipeline import record as record_step
 from app.pipeline.endpoints import endpoint_of
@@ -90,9 +91,10 @@ class Results:
             return
         self._services.metrics.count(DEFERRED_ANSWERED)
         identity = _identity(request)
-        if code == 200:
-            await self._services.spend.record(identity, request.model, usage, done.cost_pico)
-        self._tell(done, identity, usage, response.get("request_id"), estimated=estimated)
+        upstream = str(response.get("request_id") or "")
+        payer = Payer(request.tenant, request.key_id, request.model)
+        await self._services.ledger.charge(payer, self._entry(done, usage, upstream, estimated=estimated))
+        self._tell(done, identity, usage, upstream, estimated=estimated)
         # After the account: whoever goes on for a worker that died in between charges what that one could not.
         await self._requests.settled(done)
 
@@ -169,15 +171,37 @@ class Results:
         tariff = self._prices.tariff(request.model)
         return tariff.served(BATCH, usage.input_tokens)[0].cost_pico(usage) if tariff is not None else 0
 
-    def _tell(
-        self, request: Deferred, identity: Identity, usage: Usage, upstream: str | None, *, estimated: bool
-    ) -> None:
+    def _entry(self, request: Deferred, usage: Usage, upstream: str, *, estimated: bool) -> Entry:
+        """The ledger's entry of an answer. Its id is the request's own, whoever files it."""
+        outcome = Outcome.FAILED if request.status_code != 200 else Outcome.ESTIMATED if estimated else Outcome.OK
+        return Entry(
+            id=request.id,
+            at=time.time(),
+            tenant=request.tenant,
+            key=request.key_id,
+            feature=request.feature,
+            asked=request.requested_model,
+            model=request.model,
+            tier=BATCH,
+            input=usage.input_tokens,
+            cached=usage.cached_tokens,
+            cache_write=usage.cache_write_tokens,
+            output=usage.output_tokens,
+            reasoning=usage.reasoning_tokens,
+            version=self._prices.version,
+            pico=request.cost_pico,
+            outcome=outcome.value,
+            upstream=upstream,
+            flags="estimated" if estimated else "",
+        )
+
+    def _tell(self, request: Deferred, identity: Identity, usage: Usage, upstream: str, *, estimated: bool) -> None:
         """The log line of an answered request, as for a direct call."""
         record = Record(request.request_id, request.endpoint, identity)
         record.status, record.model = request.status_code, request.model
         record.requested_model = request.requested_model
         record.usage, record.usage_estimated, record.cost_pico = usage, estimated, request.cost_pico
-        record.upstream_request_id, record.deferred, record.parent = upstream, request.id, PATH
+        record.upstream_request_id, record.deferred, record.parent = upstream or None, request.id, PATH
         record_step.write(record, self._services.metrics)
 
 

@@ -17,8 +17,11 @@ from app.deferred.queue import gather_message
 from app.deferred.requests import EXPIRED, ID, QUEUED, Deferred, DeferredRequests, to_json
 from app.deferred.store import store_of
 from app.errors import ApiError
+from app.ledger import Payer
 from app.metrics import DEFERRED_ACCEPTED, DEFERRED_OVERDUE
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES
+from app.pipeline.estimate import BYTES_PER_TOKEN
+from app.pipeline.pay import feature_of
 from app.prices import BATCH
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class Desk:
         self._requests = DeferredRequests(self._store)
         self._jobs = Jobs(self._store)
         self._metrics = services.metrics
+        self._ledger = services.ledger
         self._collect_seconds = services.settings.defer_collect_seconds
 
     async def accept(self, call: Call, plan: Plan, deadline: str) -> tuple[str, bytes]:
@@ -49,6 +53,7 @@ class Desk:
         The same call again under the same `Idempotency-Key` finds the first one.
         """
         request, payload = _deferred(call, plan, deadline_seconds(deadline))
+        await self._afford(request, plan)
         if not await self._requests.create(request, payload):
             return request.id, await self._again(request)
         try:
@@ -59,6 +64,13 @@ class Desk:
             raise
         self._metrics.count(DEFERRED_ACCEPTED)
         return request.id, orjson.dumps(to_json(request, None))
+
+    async def _afford(self, request: Deferred, plan: Plan) -> None:
+        """Raises ApiError 429 when a budget has no room now. Nothing stays reserved: the answer may take a day."""
+        worst = plan.model.tariff.price(BATCH).worst_pico(plan.input_tokens * BYTES_PER_TOKEN, plan.output_tokens)
+        payer = Payer(request.tenant, request.key_id, request.model)
+        ledger = self._ledger
+        ledger.release(ledger.take(payer, worst, request.id) or await ledger.reserve(payer, worst, request.id))
 
     async def look(self, tenant: str, name: str) -> tuple[bytes, float | None]:
         """A request's description, and the seconds after which looking again is worth it; ApiError 404 for none."""
@@ -113,7 +125,6 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
     if plan.stop:
         message = f"'stop' on {endpoint.path} is cut from a stream, which a request with '{HEADER}' does not have."
         raise ApiError("invalid_value", message, param="stop")
-    plan.model.tariff.price(BATCH)  # refuses what has no price
     payload = orjson.dumps(_body(plan))
     now = time.time()
     tenant = call.identity.tenant
@@ -125,6 +136,7 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
         endpoint=endpoint.path,
         model=plan.model.name,
         requested_model=plan.requested_model,
+        feature=feature_of(call),
         # Of one deadline, so that a batch can be ended when its requests are due.
         group=f"{endpoint.path}|{plan.model.name}|{seconds}",
         digest=hashlib.sha256(endpoint.path.encode() + payload).hexdigest(),

@@ -109,8 +109,7 @@ class Yard:
     async def spent_pico(self, tenant: str | None = None) -> int:
         """What a tenant was charged."""
         await self.pipeline.close()
-        await self.services.spend.flush()  # what is on its way would be counted twice
-        return await self.services.spend.month(tenant or self.identity.tenant)
+        return await self.services.ledger.month(tenant or self.identity.tenant)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from app.deferred.requests import DeferredRequests
 from app.deferred.runner import Runner
 from app.deferred.store import Store, store_of
 from app.errors import ApiError
+from app.ledger import MONTHLY
 from app.pipeline.meter import read_usage
 from app.prices import BATCH, DEFAULT
 from local.openai.server import Running
@@ -132,6 +133,14 @@ async def test_what_cannot_wait_is_refused_and_the_message_names_the_field(
 async def test_an_endpoint_without_a_price_for_waiting_is_refused(yard: Yard) -> None:
     with pytest.raises(ApiError, match="is not for /v1/moderations"):
         await yard.send({"input": "hi"}, "/v1/moderations")
+
+
+async def test_a_budget_without_room_refuses_what_may_wait_too(yard: Yard) -> None:
+    await yard.services.ledger.set_limit(f"tenant:{yard.identity.tenant}", MONTHLY, 1, by="test", why="no room")
+    with pytest.raises(ApiError) as refused:
+        await yard.send(HELLO)
+    assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
+    assert await yard.messages() == []
 
 
 async def test_another_tenant_finds_nothing(yard: Yard) -> None:
