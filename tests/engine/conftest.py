@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,43 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from preflight.project import ROOT, Project
+from stacks import emulated
+from tests.engine.life import Life
+from tests.engine.lived import STACK, Lived, live
 
 # What the provider must not ask of an emulated AWS.
 EMULATED = {"aws:s3UsePathStyle": True, "aws:skipCredentialsValidation": True, "aws:skipMetadataApiCheck": True}
 PREVIEW_SECONDS = 300
 
 
+def missing() -> str | None:
+    """What these tests need and this machine lacks."""
+    return emulated.plugin_problem(os.environ) if shutil.which("pulumi") else "the pulumi command is not on PATH"
+
+
 @pytest.fixture(scope="session")
 def pulumi() -> str:
     """The pulumi command; without it, or without the AWS provider's plugin, these tests are skipped with a line."""
-    command = shutil.which("pulumi")
-    if command is None:
-        pytest.skip("pulumi is not on PATH")
-    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    if not list((home / "plugins").glob("resource-aws-v*")):
-        pytest.skip("Pulumi's AWS plugin is not installed (pulumi plugin install resource aws)")
-    return command
+    if problem := missing():
+        pytest.skip(problem)
+    return str(shutil.which("pulumi"))
+
+
+@pytest.fixture(scope="session")
+def living(pulumi: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Future[Lived]"]:
+    """The life of a stack while it is lived: minutes, nearly all of them the provider's own waits."""
+    aws = emulated.start(tmp_path_factory.mktemp("life") / "emulated", Project.load().name)
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(lambda: live(Life(pulumi, STACK, aws)))
+    aws.forget()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun_early(request: pytest.FixtureRequest) -> None:
+    """Let the life begin with the first test here, so that the others run while it waits."""
+    asked = any("living" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    if asked and missing() is None:
+        request.getfixturevalue("living")
 
 
 @pytest.fixture(scope="session")

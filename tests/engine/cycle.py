@@ -8,6 +8,7 @@ second emulated AWS, somebody else's.
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from stacks import emulated
 from tests.engine.life import DRIFT, Life, Step
 
 LINES_SHOWN: Final = 25
+PROTECTED: Final = re.compile(r"deletion ?protection ?(?:is )?enabled", re.IGNORECASE)
 TABLE: Final = "aws:dynamodb/table:Table"
 BALANCER: Final = "aws:lb/loadBalancer:LoadBalancer"
 
@@ -63,7 +65,7 @@ def refused(life: Life) -> Step:
         except ClientError as refusal:
             said.append(str(refusal))
     text = "\n".join(said)
-    fine = gone == 0 and text.lower().count("deletion protection") == len(calls)
+    fine = gone == 0 and len(PROTECTED.findall(text)) == len(calls)
     return Step("delete refused", 0 if fine else 1, time.monotonic() - started, text, {"refused": len(calls) - gone})
 
 

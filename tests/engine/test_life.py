@@ -1,85 +1,20 @@
 """A stack's whole life under the real engine, in an emulated AWS that refuses something and rolls something back."""
 
-import json
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import Future
 
 import pytest
 
-from preflight.project import Project
 from preflight.record import record
-from stacks import emulated
-from tests.engine.life import DRIFT, Life, Step
+from tests.engine.life import DRIFT
+from tests.engine.lived import LAST_WORDS, REASON, REFUSED, STACK, Lived
 
 pytestmark = [pytest.mark.engine, pytest.mark.process]
 
-STACK = "dev"
-REFUSED = "User: prodkit is not authorized to perform: ecs:CreateCluster"
-REASON = "tasks failed to start."
-LAST_WORDS = "KeyError: 'PRODKIT_STATE_TABLE'"
-MADE_BEFORE_CTRL_C = 20
-
-
-@dataclass
-class Lived:
-    """What each step did, in order."""
-
-    refused: Step
-    interrupted: Step
-    up: Step
-    made: dict[str, str]
-    again: Step
-    refresh: Step
-    failed: Step
-    failed_again: Step
-    repaired: Step
-    destroyed: Step
-    left: dict[str, str]
-
-
-def order(aws: emulated.Emulation, what: str, **body: Any) -> None:
-    """Tell the emulated AWS what to do."""
-    request = urllib.request.Request(f"{aws.url}/_emulator/{what}", data=json.dumps(body).encode(), method="POST")
-    with urllib.request.urlopen(request) as answer:
-        assert "error" not in json.load(answer)
-
 
 @pytest.fixture(scope="module")
-def lived(pulumi: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    """The stack's life, once for all promises below: it takes minutes, nearly all of them the provider's own waits."""
-    aws = emulated.start(tmp_path_factory.mktemp("life") / "emulated", Project.load().name)
-    try:
-        yield live(Life(pulumi, STACK, aws))
-    finally:
-        aws.forget()
-
-
-def live(life: Life) -> Lived:
-    """Every step."""
-    order(life.aws, "refuse", operation="ecs:CreateCluster", code="AccessDeniedException", message=REFUSED)
-    refused = life.run("up", "refused")
-    interrupted = life.interrupt("interrupted", made=MADE_BEFORE_CTRL_C)
-    up, made = life.run("up"), life.held()
-    again, refresh = life.run("preview", "again"), life.run("refresh")
-    order(life.aws, "ecs/fail-next-deployment", service="web-service", reason=REASON, log=[LAST_WORDS])
-    life.set(webMemoryMib=1024)
-    failed, failed_again = life.run("up", "failed"), life.run("up", "failed again")
-    life.set(webMemoryMib=2048)
-    return Lived(
-        refused,
-        interrupted,
-        up,
-        made,
-        again,
-        refresh,
-        failed,
-        failed_again,
-        repaired=life.run("up", "repaired"),
-        destroyed=life.run("destroy"),
-        left=life.held(),
-    )
+def lived(living: "Future[Lived]") -> Lived:
+    """The stack's life, once for all promises below."""
+    return living.result()
 
 
 def test_a_resource_that_aws_refuses_fails_the_up_with_the_reason(lived: Lived) -> None:
