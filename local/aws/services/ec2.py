@@ -5,6 +5,8 @@ ModifySecurityGroupRules, and wherever rules are answered
         drift on every plan under stock moto)
 CreateFlowLogs, DescribeFlowLogs
         file format and partitions of flow logs in S3; without them aws_flow_log is replaced on every apply
+DeleteNatGateway
+        lets go of its address; without that no gateway can be made with it again after a destroy that was refused
 """
 
 from moto.ec2.models import ec2_backends
@@ -49,4 +51,15 @@ def describe_flow_logs(call: Call) -> Record:
     answer = call.moto()
     for flow_log in answer.get("FlowLogs", []):
         flow_log.update(call.table("flow logs").get(flow_log["FlowLogId"], {}))
+    return answer
+
+
+@api(SERVICE, "DeleteNatGateway")
+def delete_nat_gateway(call: Call) -> Record:
+    """DeleteNatGateway."""
+    answer = call.moto()
+    backend = ec2_backends[call.account][call.region]
+    for held in backend.nat_gateways[call["NatGatewayId"]].address_set:
+        for address in backend.address_by_allocation([held["allocationId"]]) if "allocationId" in held else ():
+            address.association_id = address.eni = None
     return answer

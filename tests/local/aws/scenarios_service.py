@@ -106,7 +106,7 @@ def codebuild(rig: Rig) -> None:
 
 
 def ec2(rig: Rig) -> None:
-    """A rule between groups that keeps its description, and a flow log that keeps its options."""
+    """A rule between groups, a flow log with its options, and a NAT gateway that lets go of its address."""
     client = rig.client("ec2")
     vpc = client.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     group = client.create_security_group(GroupName="app", Description="app", VpcId=vpc)["GroupId"]
@@ -137,6 +137,11 @@ def ec2(rig: Rig) -> None:
         DestinationOptions=options,
     )
     assert client.describe_flow_logs()["FlowLogs"][0]["DestinationOptions"] == options
+    subnet = client.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    where = {"SubnetId": subnet, "AllocationId": client.allocate_address(Domain="vpc")["AllocationId"]}
+    for _ in range(2):  # the address is free again once the gateway is gone
+        gateway = client.create_nat_gateway(**where)["NatGateway"]["NatGatewayId"]
+        client.delete_nat_gateway(NatGatewayId=gateway)
 
 
 def elasticloadbalancing(rig: Rig) -> None:
