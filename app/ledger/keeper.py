@@ -80,6 +80,7 @@ class Keeper:
         self._wall_clock = wall_clock
         self._standing = Standing(-1, {})
         self._lines: dict[Payer, _Line] = {}
+        self._meeting: dict[Lease, asyncio.Task[None]] = {}
         self._growing: dict[Lease, asyncio.Task[None]] = {}
         self._demand: dict[Lease, int] = {}
         self._looked: dict[Lease, tuple[int, float]] = {}
@@ -125,7 +126,20 @@ class Keeper:
         return line
 
     async def _meet(self, lease: Lease) -> None:
-        """Read, or make, the item behind a new lease."""
+        """Read, or make, the item behind a new lease: once for all the requests that need it at that moment."""
+        task = self._meeting.get(lease)
+        if task is None:
+            task = self._meeting[lease] = asyncio.create_task(self._find(lease), name="ledger-meet")
+            task.add_done_callback(lambda task: self._met(lease, task))
+        # Shielded: whoever began may leave while others wait.
+        await asyncio.shield(task)
+
+    def _met(self, lease: Lease, task: asyncio.Task[None]) -> None:
+        self._meeting.pop(lease, None)
+        if not task.cancelled():
+            task.exception()  # retrieved here as well, for when every caller has gone
+
+    async def _find(self, lease: Lease) -> None:
         kind = lease.window[0]
         limit = self.limit_of(lease.scope, kind)
         wanted = UNBOUNDED_PICO if limit is None else limit

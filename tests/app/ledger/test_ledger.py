@@ -100,6 +100,24 @@ async def answered(work: Any) -> bool:
     return True
 
 
+async def test_requests_that_begin_together_make_a_new_payers_items_once(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    made: list[str] = []
+    create = ledger.table.create
+
+    async def counting(scope: str, window: str, limit: int) -> Any:
+        made.append(scope)
+        return await create(scope, window, limit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger.table, "create", counting)
+        await asyncio.gather(*(spend(ledger, payer, 5) for _ in range(30)))
+    assert sorted(made) == sorted({*made}), "each once, however many need it"
+    assert {*scopes_of(payer)[1:]} <= {*made}
+    await ledger.stop()
+    assert (await ledger.account(scopes_of(payer)[1])).spent == 150
+
+
 async def test_what_is_spent_is_exact_in_every_scope(make: Made, payer: Payer) -> None:
     ledger, _, _ = make()
     for _ in range(50):
