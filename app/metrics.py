@@ -8,10 +8,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 
 from app.log import write_line
+
+if TYPE_CHECKING:
+    from app.telemetry import Telemetry
 
 NAMESPACE = "Prodkit"
 DIMENSIONS = ("Stack", "Service")
@@ -46,6 +50,7 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 - a metric, not a pass
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+TELEMETRY_DROPPED = "TelemetryDropped"
 HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
@@ -92,6 +97,7 @@ UNITS: dict[str, str] = {
     INVALID_ANSWERS: "Count",
     STOP_CUTS: "Count",
     SHED_REQUESTS: "Count",
+    TELEMETRY_DROPPED: "Count",
     HELD_REQUESTS: "Count",
     DEGRADED_REQUESTS: "Count",
     MERGED_REQUESTS: "Count",
@@ -156,6 +162,8 @@ class Metrics:
         self._in_flight_seconds = 0.0
         self._interval_start = self._changed = clock()
         self._task: asyncio.Task[None] | None = None
+        self.telemetry: Telemetry | None = None
+        """Where finished requests go besides; None = nowhere."""
 
     @property
     def in_flight(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from app.aws import Aws
 from app.budgets.control import ControlSource
@@ -15,7 +16,7 @@ from app.health import TableProbe
 from app.keys import KeyStore
 from app.ledger import Ledger
 from app.limits import SCRIPTS, Limiter
-from app.metrics import Metrics
+from app.metrics import TELEMETRY_DROPPED, Metrics
 from app.models import ModelSource
 from app.secret import OpenAIKey
 from app.settings import Settings
@@ -82,6 +83,13 @@ class Services:
         )
         ledger.start()
         services.limiter.start()
+        if settings.otlp_endpoint:
+            from app.telemetry import Telemetry  # nobody else pays for it
+
+            dropped = partial(services.metrics.count, TELEMETRY_DROPPED)
+            telemetry = Telemetry(settings.otlp_endpoint, settings.stack, settings.service, dropped=dropped)
+            services.metrics.telemetry = telemetry
+            telemetry.start()
         return services
 
     async def stop(self) -> None:
@@ -90,6 +98,8 @@ class Services:
         await self.limiter.stop()
         await self.control.stop()
         await self.models.stop()
+        if self.metrics.telemetry is not None:
+            await self.metrics.telemetry.stop()
         await self.metrics.stop()
         await self.valkey.stop()
         self.aws.close()

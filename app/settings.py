@@ -35,6 +35,7 @@ ENVIRONMENT: tuple[str, ...] = (
     "PRODKIT_READINESS_GRACE_SECONDS",
     "PRODKIT_TCP_KEEP_ALIVE_SECONDS",
     "PRODKIT_DEFER_COLLECT_SECONDS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 )
 """Every name the app reads and the task definition sets."""
 
@@ -106,6 +107,8 @@ class Settings:
     defer_collect_seconds: int
     """For which requests that may wait are gathered into one batch; also the least pause between looks at it."""
     aws_region: str
+    otlp_endpoint: str = ""
+    """Base address of an OpenTelemetry collector that takes OTLP over HTTP; empty: nothing is exported."""
     aws_endpoint_url: str | None = None
     """Address of an emulated AWS; None = the real one."""
     metadata_uri: str | None = None
@@ -148,6 +151,7 @@ class Settings:
             tcp_keep_alive_seconds=read.seconds("PRODKIT_TCP_KEEP_ALIVE_SECONDS"),
             defer_collect_seconds=read.seconds("PRODKIT_DEFER_COLLECT_SECONDS", most=MAX_DEFER_SECONDS),
             aws_region=read.text("AWS_REGION"),
+            otlp_endpoint=read.optional_value("OTEL_EXPORTER_OTLP_ENDPOINT", address, ""),
             aws_endpoint_url=read.optional("AWS_ENDPOINT_URL") or None,
             metadata_uri=read.optional("ECS_CONTAINER_METADATA_URI_V4") or None,
             agent_uri=read.optional("ECS_AGENT_URI") or None,
@@ -189,6 +193,10 @@ class Reader:
         except ValueError as error:
             self.problems.append(f"{name}={text!r} {error}")
             return otherwise
+
+    def optional_value(self, name: str, parse: Callable[[str], T], otherwise: T) -> T:
+        """The same of a variable that may be empty; then it is `otherwise`."""
+        return self.value(name, parse, otherwise) if self.optional(name) else otherwise
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         """One of `choices`."""

@@ -93,7 +93,9 @@ class WebApp:
             await self._site(scope, receive, send)
             return
         record = Record(new_request_id(), scope["path"])
-        record.trace = trace.begin(scope["headers"], record.request_id, sampled=False)
+        record.method = scope["method"]
+        exporting = self._services is not None and self._services.metrics.telemetry is not None
+        record.trace = trace.begin(scope["headers"], record.request_id, sampled=exporting)
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
             with self._gate.enter(scope["headers"]):

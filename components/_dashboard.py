@@ -177,6 +177,7 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
         (
             "Bounds at work",
             [
+                web(_metrics.TELEMETRY_DROPPED, "Sum", "telemetry dropped"),
                 web(_metrics.SHED_REQUESTS, "Sum", "shed"),
                 web(_metrics.HELD_REQUESTS, "Sum", "held"),
                 web(_metrics.DEGRADED_REQUESTS, "Sum", "degraded"),

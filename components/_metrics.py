@@ -45,6 +45,7 @@ FIRST_TOKEN_TIMEOUTS = "FirstTokenTimeouts"  # noqa: S105 the name of a metric
 INVALID_ANSWERS = "InvalidAnswers"
 STOP_CUTS = "StopCuts"
 SHED_REQUESTS = "ShedRequests"
+TELEMETRY_DROPPED = "TelemetryDropped"
 HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
 MERGED_REQUESTS = "MergedRequests"
@@ -92,6 +93,7 @@ NAMES = frozenset(
         INVALID_ANSWERS,
         STOP_CUTS,
         SHED_REQUESTS,
+        TELEMETRY_DROPPED,
         HELD_REQUESTS,
         DEGRADED_REQUESTS,
         MERGED_REQUESTS,

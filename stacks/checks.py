@@ -255,6 +255,13 @@ def _other_values(settings: "Settings") -> Iterator[str]:
             f"{_named(settings, 'openai_base_url')} is not an https address without user, query and final slash; "
             "write one such as https://api.openai.com/v1"
         )
+    if settings.otlp_endpoint and not (
+        _is_api_address(settings.otlp_endpoint) and urlsplit(settings.otlp_endpoint).port in (None, 443)
+    ):
+        yield (
+            f"{_named(settings, 'otlp_endpoint')} is not an https address on port 443 without user, query and final "
+            "slash; tasks reach nothing else; write one such as https://collector.example.com"
+        )
     if settings.cache_mode is CacheMode.REPLICATED and not settings.cache_node_type:
         yield f"{_named(settings, 'cache_node_type')} is empty; write a node type such as cache.t4g.small"
 

@@ -68,5 +68,6 @@ def task_environment(
         "PRODKIT_APPCONFIG_ENVIRONMENT": models.environment_id,
         "PRODKIT_APPCONFIG_PROFILE": models.profile_id,
         "PRODKIT_DEFER_COLLECT_SECONDS": str(DEFER_COLLECT_SECONDS),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
         **_timeouts.derive(settings.max_stream_seconds).environment(),
     }

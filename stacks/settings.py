@@ -49,6 +49,8 @@ class Settings:
     """Longest streamed answer; timeouts and drains derive from it."""
     openai_base_url: str
     """Address of the OpenAI API, https, without a slash at the end."""
+    otlp_endpoint: str
+    """Base address of an OpenTelemetry collector, https; empty: no export."""
     rotation_days: int
     """Days after which the OpenAI key is replaced; 0 turns that off."""
     openai_project_id: str

@@ -15,5 +15,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test ARGS="tests/app/seen/test_openapi.py --api-examples 500"`"""
     parser.addoption(
-        "--api-examples", type=int, default=10, help="requests to each path of the API; above 10 all boundaries too"
+        "--api-examples", type=int, default=5, help="requests to each path of the API; above 5 all boundaries too"
     )

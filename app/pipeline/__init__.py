@@ -65,7 +65,7 @@ class Pipeline:
 
         An error answer of OpenAI is a Reply with its status. Cancelling closes the upstream connection and accounts.
         """
-        record = call.record or _record(call)
+        record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         try:
             reply = await self._answer(call, record)
         except ApiError as error:
@@ -284,7 +284,7 @@ def _outcome(end: StreamEnd) -> Outcome:
     return Outcome.CUT if end.cut else Outcome.OK
 
 
-def _record(call: Call) -> Record:
+def _record(call: Call, *, sampled: bool) -> Record:
     """The record of a call that did not come by HTTP."""
     record = Record(call.request_id, call.endpoint, call.identity)
     parent = call.parent
@@ -293,7 +293,7 @@ def _record(call: Call) -> Record:
     if parent is not None and parent.trace is not None:
         record.trace = parent.trace.child()
     else:
-        record.trace = trace.new(call.request_id, sampled=False)
+        record.trace = trace.new(call.request_id, sampled=sampled)
     return record
 
 

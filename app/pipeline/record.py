@@ -77,6 +77,8 @@ class Record:
     request_id: str
     endpoint: str
     identity: Identity | None = None
+    method: str | None = None
+    """Of the HTTP request; None for a call that is none."""
     phases: Phases = field(default_factory=Phases)
     status: int | None = None
     stream: bool = False
@@ -188,6 +190,8 @@ def write(record: Record, counts: Metrics) -> None:
     split = phases.split(ended, stream=record.stream) if record.model is not None else NO_SPLIT
     _count(record, counts)
     _observe(record, counts, latency, first_token, split)
+    if counts.telemetry is not None:
+        counts.telemetry.add(record, ended)
     usage = record.usage
     identity = record.identity
     trace = record.trace

@@ -182,6 +182,10 @@ REFUSED = {
         {"openaiBaseUrl": "https://["},
         "prodkit:openaiBaseUrl=https://[ is not an https address",
     ),
+    "collector on a port that tasks do not reach": (
+        {"otlpEndpoint": "https://collector.example.com:4318"},
+        "prodkit:otlpEndpoint=",
+    ),
     "plain OpenAI address": ({"openaiBaseUrl": "http://api.openai.com/v1"}, "prodkit:openaiBaseUrl="),
     "OpenAI address with a slash": (
         {"openaiBaseUrl": "https://api.openai.com/v1/"},
