@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from app.trace import valid_state
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Finished:
 
     record: Record
     ended: float
+    counted: bool = False
+    """It is in the histograms; its spans may still be sent once more."""
 
 
 def resource(stack: str, service: str) -> dict[str, Any]:
@@ -64,12 +68,18 @@ def resource(stack: str, service: str) -> dict[str, Any]:
     }
 
 
-def traces(about: Mapping[str, Any], finished: Iterable[Finished]) -> dict[str, Any]:
+def spans(finished: Iterable[Finished]) -> list[dict[str, Any]]:
     """The spans of requests whose trace is sampled."""
     # Both clocks now: their difference turns moments of the one into times of the other.
     offset = time.time() - time.perf_counter()
-    spans = [span for each in finished for span in _spans(each, offset)]
-    return {"resourceSpans": [{"resource": about, "scopeSpans": [{"scope": SCOPE, "spans": spans}]}]}
+    return [span for each in finished for span in _spans(each, offset)]
+
+
+def traces(about: Mapping[str, Any], spans: Iterable[bytes]) -> bytes:
+    """The message that holds spans, each of them JSON already."""
+    fragments = [orjson.Fragment(span) for span in spans]
+    document = {"resourceSpans": [{"resource": about, "scopeSpans": [{"scope": SCOPE, "spans": fragments}]}]}
+    return orjson.dumps(document)
 
 
 def _spans(finished: Finished, offset: float) -> Iterable[dict[str, Any]]:
@@ -174,8 +184,9 @@ class Histograms:
     def add(self, finished: Finished) -> None:
         """Count a call to a model; other requests are none of the conventions' business."""
         record, phases = finished.record, finished.record.phases
-        if phases.asked_at is None:
+        if finished.counted or phases.asked_at is None:
             return
+        finished.counted = True
         about = _model_attributes(record)
         failed: Attributes = () if record.error_code is None else (("error.type", record.error_code),)
         self._observe(DURATION, about + failed, (phases.answered_at or finished.ended) - phases.asked_at)

@@ -110,10 +110,11 @@ def test_a_collector_gets_spans_and_metrics_by_their_genai_names(task: dict[str,
         head = {"authorization": f"Bearer {key}", "content-type": "application/json", "cache-control": "no-store"}
         stream = b'{"model":"fast","input":"hi","stream":true}'
         parent = f"00-{TRACE}-{SPAN}-01"
-        assert process.send("POST", "/v1/responses", stream, head | {"traceparent": parent})[0] == 200
+        status, answered_with, _ = process.send("POST", "/v1/responses", stream, head | {"traceparent": parent})
+        assert status == 200
         assert process.send("POST", "/v1/responses", stream, head | {"traceparent": parent[:-1] + "0"})[0] == 200
         assert process.send("POST", "/v1/responses", b'{"model":"gpt-0","input":"hi"}', head)[0] == 404
-        line = next(line for line in process.request_lines() if line.get("parent_span_id") == SPAN)
+        line = process.line_of(answered_with["x-request-id"])
         assert process.terminate() == 0, "what is left is sent on the way out"
     spans = {span.name: span for span in collector.spans() if hexed(span.trace_id) == TRACE}
     assert set(spans) == {"POST /v1/responses", "chat gpt-6-luna"}, "the trace that is not sampled has none"
@@ -153,6 +154,7 @@ def sending(url: str, dropped: list[int]) -> Telemetry:
 async def test_a_collector_that_comes_back_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "SPANS_SECONDS", 0.01)
     monkeypatch.setattr(telemetry, "LEAST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(telemetry, "BATCH_REQUESTS", 128)
     dropped: list[int] = []
     with collecting() as collector:
         collector.statuses = [503, 429, 200]
@@ -240,8 +242,7 @@ def test_endless_names_of_errors_end_in_one_series(monkeypatch: pytest.MonkeyPat
 )
 def test_a_callers_path_makes_no_new_name(path: str, name: str) -> None:
     record = Record("req_1", path, method="GET", trace=trace.Trace(TRACE, "1" * 16, None, 1))
-    document = otlp.traces({}, [otlp.Finished(record, time.perf_counter())])
-    [span] = document["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    [span] = otlp.spans([otlp.Finished(record, time.perf_counter())])
     assert span["name"] == name
 
 
