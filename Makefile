@@ -9,7 +9,7 @@ NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 # From anywhere: to be taken for a trial harms nobody.
 TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
-.PHONY: help up demo-deploy plan test mutants bench key rotate promote kill destroy cycle-all lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench soak key rotate promote kill destroy cycle-all lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,9 @@ test: $(READY) ## every test that this machine can run
 
 bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--quick compares with the kept result
 	@$(PY) -m benchmarks run $(ARGS)
+
+soak: $(READY) ## five minutes of mixed traffic and faults: memory, tasks and descriptors stay flat; ARGS="--seconds 60"
+	@$(PY) -m tests.soak $(ARGS)
 
 mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each
 	@$(PY) -m tests.mutants $(ARGS)

@@ -84,4 +84,5 @@ async def ready(services: Services) -> tuple[bool, dict[str, Any]]:
         "cache": "ok" if cache else f"away: {services.valkey.problem}",
         "openai_key": "set" if services.openai_key.is_set else "missing",
         "in_flight": services.metrics.in_flight,
+        "tasks": len(asyncio.all_tasks()),
     }
