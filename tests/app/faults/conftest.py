@@ -28,6 +28,8 @@ from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret
 
 RESPONSES, CHAT = "/v1/responses", "/v1/chat/completions"
+MOST_SECONDS = 10.0
+"""For any answer, whatever the fault: far below what the faults themselves last (30 s)."""
 FAST, OTHER = "gpt-6-luna", "gpt-6.1-terra"
 
 
@@ -91,17 +93,29 @@ class Gateway:
 
     async def ask(self, path: str = RESPONSES, **fields: Any) -> Outcome:
         """What the caller of such a question gets, a stream read to its end."""
-        try:
-            reply = await self.reply(path, **fields)
-        except ApiError as error:
-            return Outcome(error.status, error.code, dict(error.headers), error.body())
-        body = reply.body if isinstance(reply.body, bytes) else b"".join([piece async for piece in reply.body])
+        async with asyncio.timeout(MOST_SECONDS):
+            try:
+                reply = await self.reply(path, **fields)
+            except ApiError as error:
+                return Outcome(error.status, error.code, dict(error.headers), error.body())
+            body = reply.body if isinstance(reply.body, bytes) else b"".join([piece async for piece in reply.body])
         code = orjson.loads(body)["error"]["code"] if reply.status >= 400 else None
         return Outcome(reply.status, code, dict(reply.headers), body)
 
     async def calls(self) -> list[dict[str, Any]]:
         """What OpenAI was asked, once nothing is in flight."""
         return await asyncio.to_thread(self.upstream.requests)
+
+    async def answered_pico(self) -> int:
+        """What the answers that OpenAI gave cost."""
+        calls = await self.calls()
+        return sum(
+            self.services.models.current.resolve(call["model"], "text").price.cost_pico(
+                Usage(call["input_tokens"], call["cached_tokens"], 0, call["output_tokens"])
+            )
+            for call in calls
+            if call["outcome"] == "answered"
+        )
 
     async def spent_pico(self) -> int:
         await self.pipeline.close()

@@ -9,6 +9,7 @@ import os
 import resource
 import secrets
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from components import _task
 from local.metadata import Metadata
 from local.openai.server import Running
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
@@ -121,6 +123,41 @@ async def test_few_descriptors_mean_503_and_never_a_dead_replica(
         assert seen[200] >= 32
         assert await asyncio.to_thread(process.status, "/health/live") == 200
         assert (await ask(http, process, "After"))[0] == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="it is stopped by a signal")
+async def test_a_replica_that_stands_still_is_found_dead_then_sheds_what_piled_up_and_loses_no_stream(
+    task: dict[str, str], simulator: Running, http: aiohttp.ClientSession
+) -> None:
+    async with Metadata() as metadata:
+        small = metadata.add("web-1", "prodkit-web", 64, 1024)  # 32 places
+        started = contextlib.ExitStack()
+        running = replica(task | {"ECS_CONTAINER_METADATA_URI_V4": small})
+        process = await asyncio.to_thread(started.enter_context, running)
+    with started:
+        simulator.fault("slow_first_token", seconds=1)
+        stream = asyncio.create_task(ask(http, process, "Under way", stream=True))
+        await asyncio.to_thread(wait_until, lambda: bool(simulator.requests(0)))
+        simulator.fault("delay", seconds=1, times=None)
+        # A process that does not run is what a blocked event loop is to everybody else.
+        process.process.send_signal(signal.SIGSTOP)
+        piled_up = [asyncio.create_task(ask(http, process, f"Number {each}")) for each in range(120)]
+        probe = [sys.executable, "-m", "app", "health"]
+        environment = {**os.environ, "PRODKIT_PORT": str(process.port)}
+        dead = await asyncio.create_subprocess_exec(*probe, env=environment, stderr=asyncio.subprocess.DEVNULL)
+        assert await dead.wait() == 1
+        assert _task.HEALTH_RETRIES * _task.HEALTH_INTERVAL_SECONDS > 5, "one probe restarts nothing"
+        process.process.send_signal(signal.SIGCONT)
+        answers = await asyncio.gather(*piled_up)
+        assert {status for status, _ in answers} == {200, 503}
+        assert {json.loads(body)["error"]["code"] for status, body in answers if status == 503} == {"overloaded"}
+        status, body = await stream
+        assert status == 200
+        assert b"response.completed" in body
+        alive = await asyncio.create_subprocess_exec(*probe, env=environment)
+        assert await alive.wait() == 0
+        assert (await ask(http, process, "After"))[0] == 200
+        assert process.process.poll() is None
 
 
 async def test_a_log_that_nobody_reads_any_more_stops_no_request(

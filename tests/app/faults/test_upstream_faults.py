@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -43,6 +44,7 @@ async def test_a_short_wait_that_openai_asks_for_is_kept(gateway: Gateway, path:
     assert gateway.time.slept == [2 + BACKOFF_SECONDS / 2]
     assert [call["status"] for call in await gateway.calls()] == [429, 200]
     assert gateway.counted[RETRIES] == 1
+    assert await gateway.spent_pico() == await gateway.answered_pico() > 0, "one answer is paid for"
 
 
 @both
@@ -62,6 +64,7 @@ async def test_a_wait_beyond_the_deadline_is_passed_on_at_once(gateway: Gateway,
     assert (outcome.status, outcome.headers["retry-after"]) == (429, "120")
     assert gateway.time.slept == []
     assert len(await gateway.calls()) == 1
+    assert await gateway.spent_pico() == 0
 
 
 @both
@@ -81,7 +84,9 @@ async def test_a_used_up_quota_stops_every_model_until_one_probe_is_paid(
     assert (len(await gateway.calls()), gateway.counted[KEY_BREAKER_OPEN]) == (2, 2)
     gateway.upstream.admin("DELETE", "/faults")
     gateway.time.now += 120
+    assert await gateway.spent_pico() == 0
     assert [(await gateway.ask(stream=stream)).status for _ in range(2)] == [200, 200]
+    assert await gateway.spent_pico() == await gateway.answered_pico()
 
 
 @both
@@ -93,6 +98,7 @@ async def test_when_half_of_the_calls_fail_the_extra_load_stays_in_the_budget(ga
     retries = len(await gateway.calls()) - requests
     assert 0 < retries == gateway.counted[RETRIES] <= RESERVE + SHARE * requests
     assert all(0 <= pause <= BACKOFF_SECONDS for pause in gateway.time.slept)
+    assert await gateway.spent_pico() == await gateway.answered_pico()
 
 
 @both
@@ -107,6 +113,7 @@ async def test_an_outage_is_met_by_a_breaker_a_probe_and_a_quiet_return(gateway:
         assert (outcome.status, outcome.code) == (503, "upstream_unavailable")
         assert int(outcome.headers["retry-after"]) >= 1
     assert len(await gateway.calls()) == made
+    assert await gateway.spent_pico() == 0
     assert (await gateway.ask(model="balanced", stream=stream)).code == "server_is_overloaded", "its own breaker"
     gateway.upstream.admin("DELETE", "/faults")
     gateway.time.now += 10
@@ -265,7 +272,7 @@ async def test_a_success_that_is_no_answer_is_refused_counted_and_not_kept(
     assert (outcome.status, outcome.code) == (502, "upstream_invalid_response")
     assert len(await gateway.calls()) == 1
     assert gateway.counted[INVALID_ANSWERS] == 1
-    await gateway.pipeline.close()
+    assert await gateway.spent_pico() == 0, "nothing says what it cost, and nobody got it"
     again = await gateway.ask(input="once", stream=stream)
     assert (again.status, again.headers["x-prodkit-cache"]) == (200, "bypass" if stream else "miss")
 
@@ -304,6 +311,7 @@ async def test_a_rotated_key_is_read_once_for_all_who_were_refused(
     outcomes = await asyncio.gather(*(gateway.ask(stream=bool(number % 2)) for number in range(12)))
     assert [outcome.status for outcome in outcomes] == [200] * 12
     assert len(reads) == 1
+    assert await gateway.spent_pico() == await gateway.answered_pico()
 
 
 @both
@@ -319,3 +327,20 @@ async def test_openai_being_out_of_reach_fails_fast_and_says_nothing_about_this_
         assert await away.spent_pico() == 0
     ready, _ = await health.ready(gateway.services)
     assert ready
+
+
+@both
+async def test_a_name_that_does_not_resolve_is_openai_out_of_reach(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    async def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async with Upstream("http://openai.invalid/v1", connections=4, tcp_keep_alive_seconds=45) as nowhere:
+        away = replace(gateway, pipeline=Pipeline(gateway.services, nowhere, gateway.pipeline._resilience))
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+        outcome = await away.ask(stream=stream)
+        monkeypatch.undo()
+        assert (outcome.status, outcome.code) == (502, "upstream_unreachable")
+        assert gateway.counted[RETRIES] == 1
+        assert await away.spent_pico() == 0
