@@ -52,6 +52,8 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "malformed", "after": 4, "every": 41},
     {"kind": "disconnect", "every": 53},
 )
+OUTPUT_TOKENS = 200
+"""At most, of each answer: OpenAI counts it whole, and the simulator has its limits of tokens a minute."""
 MIX = {"whole": 30, "stream": 30, "cached": 20, "embedding": 10, "leaves": 10}
 """Shares of the requests."""
 
@@ -161,14 +163,11 @@ class _Caller:
         question = f"Tell me about number {number}"
         if kind == "embedding":
             return "/embeddings", {"model": "text-embedding-3-small", "input": question}
-        stream = kind in ("stream", "leaves")
+        body = {"model": "fast", "stream": kind in ("stream", "leaves")}
         if self.chance.random() < 0.5:
-            return "/responses", {"model": "fast", "input": question, "stream": stream}
-        return "/chat/completions", {
-            "model": "fast",
-            "messages": [{"role": "user", "content": question}],
-            "stream": stream,
-        }
+            return "/responses", {**body, "input": question, "max_output_tokens": OUTPUT_TOKENS}
+        messages = [{"role": "user", "content": question}]
+        return "/chat/completions", {**body, "messages": messages, "max_tokens": OUTPUT_TOKENS}
 
     def _judge(self, kind: str, status: int, content: bytes) -> None:
         self.outcome.seen[str(status)] += 1
