@@ -5,12 +5,35 @@ from pathlib import Path
 
 import yaml
 
+from app.budgets.gate import RUNG_HEADER
 from app.errors import KINDS
+from app.gate import PRIORITY_HEADER
 from app.jobs.settings import ROTATION_ENVIRONMENT
 from app.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
+from app.trace import HEADER as TRACE_HEADER
+from app.trace import STATE_HEADER
 from components._timeouts import derive
+
+HEADERS = (
+    ("`authorization`", "request", "`Bearer` and a prodkit key"),
+    ("`content-type`", "request", "`application/json` under `/v1`, when it is sent"),
+    ("`cache-control`", "request", "`no-store` or `no-cache`: the answer is neither read from nor put into the cache"),
+    (f"`{PRIORITY_HEADER}`", "request", "`interactive` (the default) or `background`, which is shed first"),
+    (f"`{FEATURE_HEADER}`", "request", "what the caller's money is spent on, for the ledger's views"),
+    (f"`{TRACE_HEADER}`", "both", "W3C trace context: the caller's step, and ours in the answer"),
+    (f"`{STATE_HEADER}`", "request", "goes with the spans to a collector"),
+    ("`x-request-id`", "answer", "ours, as in the log line"),
+    ("`x-upstream-request-id`", "answer", "OpenAI's, for its support"),
+    ("`x-prodkit-model`", "answer", "the model that answered: behind an alias, or a fallback"),
+    ("`x-prodkit-cache`", "answer", "`hit`, `miss` or `bypass`"),
+    (f"`{RUNG_HEADER}`", "answer", "how far a budget lowers what is served"),
+    ("`retry-after`", "answer", "seconds; OpenAI's own, or ours with 429 and 503"),
+    ("`x-should-retry`", "answer", "`false`: clients of OpenAI do not try again by themselves"),
+    ("`openai-processing-ms`, `openai-version`, `x-ratelimit-*`", "answer", "OpenAI's own, passed"),
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference.md"
@@ -49,6 +72,11 @@ def render() -> str:
             "Read by `python -m app job rotate-key`, whose task definition sets them where `rotationDays` is not 0.",
             "",
             *_table(("name",), ((f"`{name}`",) for name in ROTATION_ENVIRONMENT)),
+            "## Headers",
+            "",
+            "Read of a request, or written into its answer. Others of a request are not looked at; none is passed on.",
+            "",
+            *_table(("header", "in", "meaning"), HEADERS),
             "## Metrics",
             "",
             f"Namespace `{NAMESPACE}`, dimensions {' and '.join(f'`{name}`' for name in DIMENSIONS)}, one",

@@ -41,6 +41,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / file).is_file(), file
+        assert not name or re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_documented_command_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^    )(?:\w+=\S+ )*make ([a-z][\w-]*)", page.read_text(), re.MULTILINE))
@@ -51,6 +58,15 @@ def test_a_target_of_the_makefile_has_three_lines_at_most() -> None:
     recipes = re.findall(r"^[.$\w][^=\n]*:[^=\n]*\n((?:\t.*\n?)*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipes
     assert max(recipe.count("\n") for recipe in recipes) <= 3
+
+
+def test_every_header_of_the_app_is_in_the_reference() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    assert [
+        name
+        for name in set(re.findall(r'"(x-[a-z-]+[a-z])"', code))
+        if name not in reference.render() and not name.startswith("x-ratelimit-")
+    ] == []
 
 
 def test_the_reference_says_what_the_code_says() -> None:

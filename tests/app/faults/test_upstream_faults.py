@@ -272,7 +272,7 @@ async def test_a_success_that_is_no_answer_is_refused_counted_and_not_kept(
     assert (outcome.status, outcome.code) == (502, "upstream_invalid_response")
     assert len(await gateway.calls()) == 1
     assert gateway.counted[INVALID_ANSWERS] == 1
-    assert await gateway.spent_pico() == 0, "nothing says what it cost, and nobody got it"
+    assert await gateway.spent_pico() > 0, "OpenAI may have worked on it, so it is paid for by estimate"
     again = await gateway.ask(input="once", stream=stream)
     assert (again.status, again.headers["x-prodkit-cache"]) == (200, "bypass" if stream else "miss")
 
