@@ -6,10 +6,12 @@ from pathlib import Path
 import yaml
 
 from app.budgets.gate import RUNG_HEADER
+from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
 from app.gate import PRIORITY_HEADER
 from app.jobs.settings import ROTATION_ENVIRONMENT
 from app.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.pipeline.defer import IDEMPOTENCY_HEADER
 from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
@@ -23,6 +25,8 @@ HEADERS = (
     ("`cache-control`", "request", "`no-store` or `no-cache`: the answer is neither read from nor put into the cache"),
     (f"`{PRIORITY_HEADER}`", "request", "`interactive` (the default) or `background`, which is shed first"),
     (f"`{FEATURE_HEADER}`", "request", "what the caller's money is spent on, for the ledger's views"),
+    (f"`{DEADLINE_HEADER}`", "request", "how long the answer may take: the request is deferred, at half the price"),
+    (f"`{IDEMPOTENCY_HEADER}`", "request", "of a deferred request: the same key and request again is the same one"),
     (f"`{TRACE_HEADER}`", "both", "W3C trace context: the caller's step, and ours in the answer"),
     (f"`{STATE_HEADER}`", "request", "goes with the spans to a collector"),
     ("`x-request-id`", "answer", "ours, as in the log line"),
