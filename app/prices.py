@@ -76,12 +76,16 @@ class Price:
     version: str = ""
     """Of the price file."""
 
+    def rates(self, input_tokens: int) -> Price | Rates:
+        """The rates of a request with so much input: more than the line reprices all of it."""
+        return self if self.long is None or input_tokens <= self.above else self.long
+
     def cost_pico(self, usage: Usage) -> int:
         """What the usage costs, in pico-dollars, rounded up; never negative, whatever the usage claims."""
         total = max(0, usage.input_tokens)
         cached = min(max(0, usage.cached_tokens), total)
         written = min(max(0, usage.cache_write_tokens), total - cached)
-        rates = self if self.long is None or total <= self.above else self.long
+        rates = self.rates(total)
         input_cost = (
             (total - cached - written) * rates.input + cached * rates.cached_input + written * rates.cache_write
         )

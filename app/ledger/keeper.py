@@ -164,7 +164,7 @@ class Keeper:
 
     async def _grow(self, lease: Lease, more: int) -> None:
         """Make room for a call: one step at a time a lease, for all that wait. Raises what `reserve` raises."""
-        if self._clock() < lease.refused_until:
+        if self._clock() < lease.refused_until and more >= lease.wanted:
             raise self._refusal(lease)
         self._demand[lease] = self._demand.get(lease, 0) + more
         task = self._growing.get(lease)

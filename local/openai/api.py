@@ -53,6 +53,7 @@ class Api:
             if entry.outcome == "in_flight":
                 entry.outcome = "disconnected"
             journal.close(entry, clock.now())
+            self.simulator.bill.book(entry)
             if entry.outcome == "broken":
                 await left  # returning before the server saw the close would be reported as our failure
             left.cancel()

@@ -94,6 +94,9 @@ async def run(simulator: Simulator, key: str, endpoint: str, line: Line) -> None
     body, status = wire.body, wire.status
     line.failed = status != 200
     line.entry = None if line.failed else entry
+    if not line.failed:
+        entry.outcome = "answered"
+        simulator.bill.book(entry, batch=True)
     response = {"status_code": status, "request_id": name, "body": body}
     line.result = {"id": line.id, "custom_id": line.custom_id, "response": response, "error": None}
 

@@ -38,7 +38,7 @@ async def _responses(request: Request) -> None:
     cached = request.simulator.prompt_cache.look(request.key, ask)
     given = answer(ask)
     finished = response_object.render(ask, given, cached)
-    request.note(cached, given.output_tokens)
+    request.note(cached, given.output_tokens, given.reasoning_tokens, ask.service_tier)
     if request.body.get("store") is not False:
         request.simulator.store(request.key, finished, [*ask.turns, Turn("assistant", given.text)])
     times = _pace(request, ask, cached, given.reasoning_tokens)
@@ -65,7 +65,8 @@ async def _chat(request: Request) -> None:
     request.admit_tokens(ask.charged_tokens)
     cached = request.simulator.prompt_cache.look(request.key, ask)
     given = [answer(ask, index) for index in range(ask.choices)]
-    request.note(cached, sum(one.output_tokens for one in given))
+    reasoning = sum(one.reasoning_tokens for one in given)
+    request.note(cached, sum(one.output_tokens for one in given), reasoning, ask.service_tier)
     times = _pace(request, ask, cached, max(one.reasoning_tokens for one in given))
     if ask.streams:
         await request.wire.stream(chat.events(ask, given, cached), times, request.fault)

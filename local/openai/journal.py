@@ -36,7 +36,12 @@ class Entry:
     duration_ms: float | None = None
     input_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
+    service_tier: str = "default"
+    worked: bool = False
+    """The model was asked, so there is something to bill."""
     sent_tokens: int = 0
     events: int = 0
 

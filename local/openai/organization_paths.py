@@ -1,4 +1,4 @@
-"""The part of the Admin API that key rotation uses, under `/v1/organization/projects`."""
+"""The part of the Admin API that key rotation and the ledger use, under `/v1/organization/`."""
 
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -41,10 +41,15 @@ class _Call:
         self.simulator = request.simulator
         self.method, self.path = request.entry.method, request.entry.path
         self.query = parse_qs(request.query)
+        self.raw_query = request.query
+        self.bill = request.simulator.bill
         self.raw = request.raw
 
     def answer(self) -> dict[str, Any]:
         match self.path.removeprefix(PREFIX).split("/"):
+            case ["costs"] | ["usage", "completions" | "embeddings" | "moderations"]:
+                self._only("GET")
+                return self.bill.answer(self.path.rpartition("/")[2], self.raw_query)
             case ["projects"]:
                 return self._projects()
             case ["projects", project]:

@@ -43,10 +43,13 @@ class Request:
     def _show_limits(self) -> None:
         self.wire.headers |= self.simulator.limits.headers(self.key, self.model)
 
-    def note(self, cached: Cached, output_tokens: int) -> None:
+    def note(self, cached: Cached, output_tokens: int, reasoning_tokens: int = 0, tier: str = "default") -> None:
         """Write what will be billed into the journal."""
-        self.entry.input_tokens, self.entry.cached_tokens = cached.input_tokens, cached.read_tokens
-        self.entry.output_tokens = output_tokens
+        entry = self.entry
+        entry.input_tokens, entry.cached_tokens = cached.input_tokens, cached.read_tokens
+        entry.cache_write_tokens = cached.written_tokens
+        entry.output_tokens, entry.reasoning_tokens, entry.service_tier = output_tokens, reasoning_tokens, tier
+        entry.worked = True
 
     async def strike(self) -> bool:
         """Apply the scripted fault that matches; True when the request is answered (or broken) by it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from local.openai.ask import Turn
+from local.openai.bill import Bill
 from local.openai.faults import Faults
 from local.openai.journal import Journal
 from local.openai.limits import Limits
@@ -45,6 +46,7 @@ class Simulator:
         self.limits = Limits(options.clock, options.rpm, options.tpm)
         self.faults = Faults()
         self.journal = Journal()
+        self.bill = Bill()
         self.prompt_cache = PromptCache(options.clock)
         self.stored: OrderedDict[str, Stored] = OrderedDict()
         self.accepted_keys: frozenset[str] | None = None
@@ -67,6 +69,7 @@ class Simulator:
         self.faults.active.clear()
         self.limits.reset()
         self.journal.clear()
+        self.bill.clear()
         self.prompt_cache.clear()
         self.stored.clear()
         self.accepted_keys = None

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.aws import Aws
+from app.ledger import Entry, Ledger, Payer
+from app.ledger import __main__ as command
+from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out
+from app.ledger.item import Item, Reclaim, Slot
+from app.prices import PICO_PER_USD
+from tests.app.conftest import CloudParts
+
+DAY = "2026-11-18"
+NOW = 1_795_000_000.0
+
+
+def entry(model: str, tokens: int, pico: int, flags: str = "", name: str = "r") -> Entry:
+    return Entry(name, NOW, "t", "k", "f", "a", model, "default", tokens, 0, 0, tokens, 0, "v", pico, "ok", "", flags)
+
+
+def unexplained(entries: list[Entry], billed: dict[str, Tokens], *, suspense: bool = False) -> list[Tokens]:
+    return [finding.unexplained for finding in compare(entries, billed, {}, suspense)]
+
+
+def test_entries_that_say_what_was_billed_leave_nothing_unexplained() -> None:
+    entries = [entry("m", 10, 5), entry("m", 20, 7)]
+    assert unexplained(entries, {"m": Tokens(30, 30)}) == [Tokens(0, 0)]
+
+
+@pytest.mark.parametrize(("billed", "found"), [(31, 1), (29, -1), (0, -30)])
+def test_a_token_too_many_or_too_few_is_found(billed: int, found: int) -> None:
+    entries = [entry("m", 10, 5), entry("m", 20, 7)]
+    assert unexplained(entries, {"m": Tokens(billed, billed)}) == [Tokens(found, found)]
+
+
+def test_a_model_that_only_openai_knows_is_found() -> None:
+    assert unexplained([], {"m": Tokens(3, 0)}) == [Tokens(3, 0)]
+
+
+def test_an_estimate_explains_anything_up_to_itself_and_suspense_what_lies_beyond() -> None:
+    entries = [entry("m", 10, 5), entry("m", 20, 7, "estimated")]
+    for billed, found in ((10, 0), (30, 0), (31, 1), (9, -1)):
+        assert unexplained(entries, {"m": Tokens(billed, billed)}) == [Tokens(found, found)]
+    assert unexplained(entries, {"m": Tokens(31, 31)}, suspense=True) == [Tokens(0, 0)]
+
+
+def test_dollars_agree_within_a_cent_or_a_thousandth() -> None:
+    assert dollars_agree(PICO_PER_USD, PICO_PER_USD + PICO_PER_USD // 100)
+    assert not dollars_agree(PICO_PER_USD, PICO_PER_USD + PICO_PER_USD // 50)
+    assert dollars_agree(1_000 * PICO_PER_USD, 1_001 * PICO_PER_USD)
+
+
+def test_an_item_that_lost_money_and_tenants_that_are_not_the_organisation_are_found() -> None:
+    whole = Item(10, 5, spent=2, slots={"a.1": Slot(1, 3, 0)})
+    assert broken_sums({"org": whole}) == []
+    assert "org: available" in broken_sums({"org": Item(10, 5)})[0]
+    assert "tenants spent 1" in broken_sums({"org": Item(10, 8, spent=2), "tenant:a": Item(10, 9, spent=1)})[0]
+
+
+@given(st.integers(0, 1_000), st.lists(st.integers(0, 100), min_size=1, max_size=5))
+def test_what_is_shared_out_is_all_of_it(residual: int, rooms: list[int]) -> None:
+    shares = share_out(residual, {str(index): room for index, room in enumerate(rooms)})
+    assert sum(shares.values()) == residual
+    assert all(shares[str(index)] <= room for index, room in enumerate(rooms[:-1]))
+
+
+@pytest.fixture
+def aws(cloud: CloudParts) -> Iterator[Aws]:
+    table = f"ledger-{secrets.token_hex(4)}"
+    cloud.client("dynamodb").create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    )
+    clients = Aws("us-east-1", cloud.url)
+    clients.table = table  # type: ignore[attr-defined]  # one of its own: verify looks at every scope
+    yield clients
+    clients.close()
+
+
+@pytest.mark.process
+async def test_what_a_dead_replica_was_billed_is_resolved_by_evidence_to_the_last_pico_dollar(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = Ledger(aws, aws.table, wall_clock=lambda: NOW)
+    payer = Payer("t", "k", "m")
+    hold = await dead.reserve(payer, 1_000, "r1")
+    dead.settle(hold, entry("m", 10, 400, name="r1"))
+    await dead.flush()
+    await dead.reserve(payer, 1_000, "r2")  # OpenAI answers this one; nobody is left to write it down
+    table = dead.table
+    for scope in await table.scopes("M2026-11"):
+        item = await table.read(scope, "M2026-11")
+        assert item is not None
+        for handle, slot in item.slots.items():
+            await table.step(scope, "M2026-11", Reclaim(handle, slot))
+    billed, costs = {"m": Tokens(15, 15)}, {"m": 650}
+    assert await command._verify(table, DAY, billed, costs, resolve=False) == 0
+    assert await command._verify(table, DAY, billed, costs, resolve=True) == 0
+    for scope in await table.scopes("M2026-11"):
+        item = await table.read(scope, "M2026-11")
+        assert item is not None
+        assert (item.spent, item.avail, item.slots, item.susp) == (650, item.limit - 650, {}, {}), scope
+    pages = await command._pages(table, DAY)
+    assert sum(each.pico for page in pages for each in page.entries) == 650
+    assert "0 unexplained; suspense resolved" in capsys.readouterr().out
+
+
+def test_the_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    assert "verify" in capsys.readouterr().out
+
+
+def test_a_command_without_its_settings_names_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("PRODKIT_LEDGER_TABLE", "AWS_REGION", "PRODKIT_OPENAI_BASE_URL", command.KEY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert command.main(["verify"]) == 2
+    said = capsys.readouterr().err
+    assert "PRODKIT_LEDGER_TABLE is missing" in said
+    assert f"{command.KEY_VARIABLE} is missing" in said
