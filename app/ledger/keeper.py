@@ -232,7 +232,7 @@ class Keeper:
             "insufficient_quota",
             f"The {kind} budget of {whom} has no room for this request: {left} of {usd(lease.limit)} is neither spent "
             f"nor reserved. It starts anew at {resets}; to go on before, an operator raises it with "
-            f"`python -m app.budgets set {lease.scope}`.",
+            f"`python -m app.ledger limit {lease.scope} {lease.window[0]}`.",
             headers={"x-should-retry": "false"},
         )
 

@@ -167,7 +167,7 @@ async def test_a_refusal_names_the_scope_the_reset_and_a_way_out(make: Made, pay
     error = await refusal(ledger.reserve(payer, WORST, "r"))
     assert f"daily budget of key {payer.key}" in error.message
     assert "2026-11-19T00:00:00" in error.message
-    assert "`python -m app.budgets set" in error.message
+    assert f"`python -m app.ledger limit key:{payer.key} D`" in error.message
     assert error.headers["x-should-retry"] == "false"
     assert error.type == "insufficient_quota"
 
