@@ -92,6 +92,7 @@ def prodkit_environment(world: World, *, service: str, port: int, upstream: str)
         "PRODKIT_SERVICE": service,
         "PRODKIT_HOST": "127.0.0.1",
         "PRODKIT_PORT": str(port),
+        "PRODKIT_DEFER_COLLECT_SECONDS": "60",
         "PRODKIT_LOG_LEVEL": "info",
         "PRODKIT_OPENAI_BASE_URL": upstream,
         "PRODKIT_OPENAI_SECRET_ARN": world.secret_arn,
