@@ -377,12 +377,17 @@ def _money_back(op: Reclaim, item: Item, now: int) -> bool:
     return True
 
 
+_DELTAS: dict[tuple[int, Bump], int] = {}
+
+
 def _delta_settle(op: Bump, item: Item, now: int) -> bool:
+    """Each copy that arrives adds the difference that its sender had in mind."""
     slot = item.slots.get(op.handle)
     if slot is None or (op.guarded and item.avail < op.block):
         return False
+    delta = _DELTAS.setdefault((id(item), op), op.total - slot.set)
     item.avail -= op.block
-    item.slots[op.handle] = Slot(slot.n + 1, slot.amt + op.block, op.total)
+    item.slots[op.handle] = Slot(slot.n + 1, slot.amt + op.block, slot.set + delta)
     return True
 
 
@@ -421,6 +426,7 @@ def mutant(name: str) -> Iterator[None]:
     """The protocol with one thing wrong, inside the block."""
     where, what, wrong = MUTANTS[name]
     right = getattr(where, what)
+    _DELTAS.clear()
     setattr(where, what, wrong)
     try:
         yield

@@ -158,11 +158,10 @@ class Lease:
         if self.flying is not op:
             return
         self.flying = None
-        if isinstance(op, Open):
-            self.state, self.n, self.amt, self.block = State.OPEN, 1, op.block, 0
-        elif isinstance(op, Bump):
-            self.n, self.amt, self.published = op.n + 1, self.amt + op.block, op.total
-            if not op.overrun:
+        if isinstance(op, Open | Bump):
+            self.state = State.OPEN
+            self._adopt(item.slots[self.handle])
+            if isinstance(op, Open) or not op.overrun:
                 self.block = 0
         elif isinstance(op, Close | Resolve):
             self.state = State.DONE
@@ -184,6 +183,9 @@ class Lease:
                 return True
             self.flying = None
             self.block = 0
+            if self.state is State.OPEN:
+                self._adopt(slot)
+                self.draw(away=False)
             return False
         self.flying = None
         suspended = old.susp.get(self.handle)
@@ -202,6 +204,10 @@ class Lease:
         """Note which tombs of the item are old enough to be dropped with the next step."""
         old = (handle for handle, at in tomb.items() if at < now - TOMB_SECONDS)
         self.buried = tuple(handle for handle, _ in zip(old, range(TOMBS_AT_ONCE), strict=False))
+
+    def _adopt(self, slot: Slot) -> None:
+        """Take over what the item says: a copy of a step that was refused may have come later, and been taken."""
+        self.n, self.amt, self.published = slot
 
     def see(self, item: Item) -> None:
         """Note what is there, and who else holds some of it."""
