@@ -33,6 +33,9 @@ bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--qui
 soak: $(READY) ## five minutes of mixed traffic and faults: memory, tasks and descriptors stay flat; ARGS="--seconds 60"
 	@$(PY) -m tests.soak $(ARGS)
 
+prove: $(READY) ## measure what the documentation promises in numbers: all, or ARGS="merging deferral"
+	@$(PY) -m benchmarks prove $(ARGS)
+
 mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each
 	@$(PY) -m tests.mutants $(ARGS)
 

@@ -32,6 +32,7 @@ from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import usage_of
 from app.pipeline.pay import Payment
 from app.pipeline.phases import Phases
+from app.pipeline.prompt_cache import scoped
 from app.pipeline.record import Record
 from app.pipeline.reserve import reserve_tokens
 from app.pipeline.settle import settle_tokens
@@ -96,7 +97,8 @@ class Pipeline:
         services = self._services
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
-        plan = affordable_plan(services, call.identity, endpoint, isolated(endpoint, document), record)
+        asked = scoped(endpoint, isolated(endpoint, document), call.identity.tenant)
+        plan = affordable_plan(services, call.identity, endpoint, asked, record)
         record.planned(plan)
         may_wait = call.headers.get(DEADLINE_HEADER)
         if may_wait is not None:
