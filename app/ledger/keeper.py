@@ -346,6 +346,7 @@ class Keeper:
     async def _sweep(self) -> None:
         """Put the leases of processes that fell silent into suspense, in every item of the windows that run."""
         now = self._wall_clock()
+        self._looked = {lease: self._looked[lease] for lease in self.book.current.values() if lease in self._looked}
         months = dict.fromkeys(window_at(Span.MONTH, at, self.zone).name for at in (now, now - 32 * 86_400))
         try:
             item = await self.table.read("org", next(iter(months)))
