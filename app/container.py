@@ -52,6 +52,11 @@ class Container:
         return max(FEWEST_REQUESTS, min(by_cpu, by_memory, by_files, MOST_REQUESTS))
 
     @property
+    def max_waiting(self) -> int:
+        """Requests that wait for their turn at a rate limit: half of the places, so that others are always served."""
+        return self.max_concurrent_requests // 2
+
+    @property
     def upstream_connections(self) -> int:
         """Connections to OpenAI: one for each request in flight, so that none queues inside this process."""
         return self.max_concurrent_requests + SPARE_CONNECTIONS

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
+from app.limits.queue import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
 from app.metrics import SHED_REQUESTS
 from app.pipeline.bound import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from app.metrics import Metrics
 
-PRIORITY_HEADER = "x-prodkit-priority"
-INTERACTIVE, BACKGROUND = "interactive", "background"
 BACKGROUND_PERCENT = 50
 """Of the places: background requests get in while fewer than this share are taken, so they are shed first."""
 SMALL_BODY_BYTES = 64 * 1024

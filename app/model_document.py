@@ -12,6 +12,9 @@ KINDS = ("text", "embedding", "moderation")
 SERVICE_TIERS = ("default",)  # others are priced differently, and these prices are the standard ones
 MAX_MODELS = 200
 MAX_RATE = 1_000_000_000
+MAX_STREAMS = 1_000_000  # at one time
+MAX_TENANTS = 1_000  # with limits of their own
+MAX_WEIGHT = 1_000
 MAX_STOP = 4
 MAX_STOP_CHARACTERS = 200
 MAX_TOOLS = 128  # OpenAI's own bound of one request
@@ -145,6 +148,9 @@ _timeout = _integer(1, 3_600)
 _output_tokens = _fields({"default": _integer(1, 1_000_000), "maximum": _integer(1, 1_000_000)})
 _price = _fields({"input": _usd}, {"cached_input": _usd, "cache_write": _usd, "output": _usd})
 _long_context = _fields({"above_input_tokens": _integer(1, 100_000_000), "input_times": _times, "output_times": _times})
+_rates = {"requests_per_minute": _rate, "tokens_per_minute": _rate, "streams": _integer(1, MAX_STREAMS)}
+_rate_limits = _fields({}, _rates)
+_tenant = _fields({}, {**_rates, "weight": _integer(1, MAX_WEIGHT)})
 _model = _fields(
     {"kind": _choice(*KINDS)},
     {
@@ -156,6 +162,7 @@ _model = _fields(
         "output_tokens": _output_tokens,
         "first_token_timeout_seconds": _timeout,
         "fallback": _list(_name, 0, MAX_FALLBACKS),
+        "rate_limits": _rate_limits,
     },
 )
 _share = _integer(1, 100)
@@ -192,7 +199,9 @@ _document = _fields(
             {"first_token_timeout_seconds": _timeout, "tools": _integer(0, MAX_TOOLS)},
         ),
         "cache": _fields({"ttl_seconds": _integer(0, 86_400)}),
-        "keys": _fields({"requests_per_minute": _rate, "tokens_per_minute": _rate}),
+        "keys": _fields(
+            {"requests_per_minute": _rate, "tokens_per_minute": _rate}, {"streams": _integer(1, MAX_STREAMS)}
+        ),
         "models": _entries(_model, 1, MAX_MODELS),
         "product": _fields(
             {
@@ -203,7 +212,11 @@ _document = _fields(
             }
         ),
     },
-    {"budget": _budget},
+    {
+        "budget": _budget,
+        "fleet": _rate_limits,
+        "tenants": _fields({}, {"default": _tenant, "named": _entries(_tenant, 0, MAX_TENANTS)}),
+    },
 )
 
 

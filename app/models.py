@@ -14,11 +14,12 @@ from typing import Any
 from app.aws import Aws, error_code
 from app.budgets.policy import read_policy
 from app.errors import ApiError
+from app.limits import policy as rate_limits
 from app.model_document import DocumentError, check
 from app.prices import Price, Prices, Tariff, Usage, default_prices, is_regional
 from app.settings import Settings
 
-__all__ = ["KeyLimits", "Model", "ModelSource", "Models", "Price", "Product", "Usage", "default_document"]
+__all__ = ["Model", "ModelSource", "Models", "Price", "Product", "Usage", "default_document"]
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +60,6 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyLimits:
-    """Limits of a prodkit key that has none of its own."""
-
-    requests_per_minute: int
-    tokens_per_minute: int
-
-
-@dataclass(frozen=True, slots=True)
 class Product:
     """What /ask and /documents use."""
 
@@ -93,7 +86,7 @@ class Models:
         self.updated: str = checked["updated"]
         self.default_model: str = checked["default_model"]
         self.cache_ttl_seconds: int = checked["cache"]["ttl_seconds"]
-        self.key_limits = KeyLimits(**checked["keys"])
+        self.limits = rate_limits.read_policy(checked)
         self.product = Product(**checked["product"])
         self.budget = read_policy(checked.get("budget"))
         self._aliases: dict[str, str] = dict(checked["aliases"])

@@ -10,7 +10,7 @@ from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.deferred.requests import ID as DEFERRED_ID
 from app.deferred.requests import STATUSES
 from app.errors import KINDS
-from app.gate import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
+from app.limits import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
 from app.model_document import KINDS as MODEL_KINDS
 from app.model_document import MAX_STOP, MAX_STOP_CHARACTERS
 from app.pipeline.bound import MAX_BODY_BYTES, MAX_EMBEDDING_ITEMS

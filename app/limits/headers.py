@@ -8,15 +8,14 @@ MINUTE_SECONDS = 60.0
 
 
 def rate_headers(rpm: int, tpm: int, requests: float, tokens: float) -> dict[str, str]:
-    """OpenAI's six rate-limit headers for a bucket of limits `rpm` and `tpm` with this much left."""
-    return {
-        "x-ratelimit-limit-requests": str(rpm),
-        "x-ratelimit-limit-tokens": str(tpm),
-        "x-ratelimit-remaining-requests": str(max(0, math.floor(requests))),
-        "x-ratelimit-remaining-tokens": str(max(0, math.floor(tokens))),
-        "x-ratelimit-reset-requests": go_duration(seconds_until(rpm, requests, rpm)),
-        "x-ratelimit-reset-tokens": go_duration(seconds_until(tpm, tokens, tpm)),
-    }
+    """OpenAI's rate-limit headers for limits with this much left; three for each limit that is not 0."""
+    headers = {}
+    for unit, limit, left in (("requests", rpm, requests), ("tokens", tpm, tokens)):
+        if limit:
+            headers[f"x-ratelimit-limit-{unit}"] = str(limit)
+            headers[f"x-ratelimit-remaining-{unit}"] = str(max(0, math.floor(left)))
+            headers[f"x-ratelimit-reset-{unit}"] = go_duration(seconds_until(limit, left, limit))
+    return headers
 
 
 def retry_headers(wait: float) -> dict[str, str]:

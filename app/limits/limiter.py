@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING
 from app.errors import ApiError
 from app.limits.headers import go_duration, rate_headers, retry_headers
 from app.limits.leases import Leases
-from app.limits.queue import PRIORITY_WEIGHTS, Waiter
+from app.limits.policy import Policy
+from app.limits.queue import BACKGROUND, INTERACTIVE, Waiter
 from app.limits.scope import Limits, Scope
 from app.limits.scripts import KEY_PREFIX, SWEEP
+from app.limits.upstream import Ticket, UpstreamScope
 from app.valkey import Valkey
 
 if TYPE_CHECKING:
     from app.keys import Identity
-    from app.models import KeyLimits
 
 log = logging.getLogger(__name__)
 
@@ -60,17 +62,47 @@ class Grant:
         return _headers(self.scopes[0], self.at)
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a call waits, how urgent it is, and until when by the limiter's clock."""
+
+    tenant: str = ""
+    priority: str = INTERACTIVE
+    latest: float = 0.0
+    streams: int = 0
+
+
+ANYBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The limits that calls of one key to one model pass, as long as nobody changes them."""
+
+    identity: Identity
+    policy: Policy
+    scopes: tuple[Scope, ...]
+
+
 @dataclass
 class Limiter:
     """Reserves on an estimate before a call and reconciles with its usage after it."""
 
     valkey: Valkey
-    defaults: Callable[[], KeyLimits]
-    """Limits of a key that has none of its own."""
+    policy: Callable[[], Policy]
     max_local_keys: int
     """Limits remembered here; the one unused for longest goes first."""
     clock: Callable[[], float] = time.monotonic
+    max_waiting: int = 200
+    """Calls that wait here at once, of one tenant half as many; beyond it a call is refused if it cannot go now."""
+    address: str = ""
+    """OpenAI's: its limits are of the project behind it, and shared by all who call there."""
+    upstream_refusals: int = 0
+    """Calls that OpenAI refused by its limits all the same."""
     _scopes: OrderedDict[str, Scope] = field(default_factory=OrderedDict)
+    _upstreams: dict[str, UpstreamScope] = field(default_factory=dict)  # as many as the documents ever name models
+    _chains: dict[tuple[str, str], _Chain] = field(default_factory=dict)
+    _waiting: Counter[str] = field(default_factory=Counter)
     _sweeper: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -87,10 +119,23 @@ class Limiter:
             await asyncio.wait([self._sweeper])
         await self._leases.stop()
 
-    def take(self, identity: Identity, tokens: int, *, streams: int = 0) -> Grant | None:
+    @property
+    def calls(self) -> int:
+        """How often Valkey was called for limits."""
+        return self._leases.calls
+
+    @property
+    def waiting(self) -> int:
+        """Calls in queues at this moment."""
+        return self._waiting.total()
+
+    def take(self, identity: Identity, model: str, tokens: int, *, streams: int = 0) -> Grant | None:
         """A grant when it is there at once, from what this replica holds: no call and no wait; else None."""
         now = self.clock()
-        scopes = self._scopes_of(identity)
+        chain = self._chains.get((identity.key_id, model))
+        if chain is None or chain.identity is not identity or chain.policy is not self.policy():
+            chain = self._chain(identity, model)
+        scopes = chain.scopes
         for scope in scopes:
             if not scope.ready(now, tokens, streams):
                 return None
@@ -104,37 +149,65 @@ class Limiter:
         identity: Identity,
         model: str,
         estimated_tokens: int,
-        *,
-        streams: int = 0,
-        priority: str = "interactive",
-        max_wait: float = 0.0,
+        caller: Caller | None = None,
     ) -> Grant:
-        """Take one request and `estimated_tokens` from every limit of a call, waiting in turn for at most `max_wait` s.
+        """Take one request and `estimated_tokens` from every limit of a call, waiting in turn as long as `caller` may.
 
         Raises ApiError 429 `rate_limit_exceeded` as soon as it is known that they will not be there in time, with
         `x-ratelimit-*` and the seconds after which the same call fits; without `retry-after` when it can never fit.
         """
         tokens = max(0, estimated_tokens)
-        grant = self.take(identity, tokens, streams=streams)
+        grant = self.take(identity, model, tokens, streams=caller.streams if caller else 0)
         if grant is not None:
             return grant
-        scopes = self._scopes_of(identity)
+        scopes = self._chain(identity, model).scopes
         for scope in scopes:
             if scope.limits.tokens and tokens > scope.limits.tokens:
                 raise _too_large(scope, model, tokens)
         began = self.clock()
-        latest = began + max_wait
+        caller = caller or Caller(identity.tenant)
         taken: list[Scope] = []
         try:
             for scope in scopes:
-                await self._turn(scope, identity, model, tokens, streams, priority, latest)
+                await self._turn(scope, model, tokens, caller)
                 taken.append(scope)
         except BaseException:
             for scope in taken:
-                scope.give_back(1, tokens, streams)
+                scope.give_back(1, tokens, caller.streams)
+                self._leases.note(scope)
             raise
         now = self.clock()
-        return Grant(scopes, tokens, streams, now, waited=now - began)
+        return Grant(scopes, tokens, caller.streams, now, waited=now - began)
+
+    def enter_at_once(self, model: str, tokens: int) -> Ticket | None:
+        """Take one request and `tokens` from OpenAI's own limit of a model, when they are held; for a call sent now."""
+        scope = self._upstreams.get(model)
+        now = self.clock()
+        if scope is None or not scope.ready(now, tokens, 0):
+            return None
+        if scope.take(tokens, 0):
+            self._leases.ask(scope)
+        return scope.ticket(now)
+
+    async def enter(self, model: str, tokens: int, caller: Caller) -> Ticket:
+        """The same when its turn has come; raises ApiError 429 like `reserve` when that would be too late.
+
+        OpenAI counts what a call may use, and gives nothing back.
+        """
+        scope = self._upstreams.get(model)
+        if scope is None:
+            slot = f"{KEY_PREFIX}all}}"
+            label = "this service at OpenAI"
+            place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
+            scope = self._upstreams[model] = UpstreamScope(f"{slot}:upstream:{place}:{model}", slot, label)
+        await self._turn(scope, model, tokens, replace(caller, streams=0))
+        return scope.ticket(self.clock())
+
+    def saw(self, ticket: Ticket, headers: Iterable[tuple[str, str]], refusal: str | None = None) -> None:
+        """Learn from the headers of OpenAI's answer; `refusal` is the code of a 429 that time heals."""
+        self.upstream_refusals += refusal is not None
+        if ticket.scope.saw(ticket, headers, refusal, self.clock()):
+            self._leases.ask(ticket.scope)
 
     def settle(self, grant: Grant, actual_tokens: int) -> None:
         """Give back what the call did not use, or take what it used beyond its estimate; never raises or waits.
@@ -146,6 +219,10 @@ class Limiter:
             return
         for scope in grant.scopes:
             scope.give_back(0, back, grant.streams)
+            if grant.streams:
+                scope.note_stream(self.clock() - grant.at)
+                if scope.queue:
+                    self._leases.ask(scope)
             self._leases.note(scope)
 
     async def sweep(self) -> int:
@@ -159,18 +236,20 @@ class Limiter:
             removed += int(await self.valkey.run(partial(SWEEP.run, key=key)))
         return removed
 
-    async def _turn(
-        self, scope: Scope, identity: Identity, model: str, tokens: int, streams: int, priority: str, latest: float
-    ) -> None:
+    async def _turn(self, scope: Scope, model: str, tokens: int, caller: Caller) -> None:
         """Take from one limit when it is this call's turn; raises ApiError 429 when that is too late."""
         now = self.clock()
+        streams, tenant = caller.streams, caller.tenant
         if scope.ready(now, tokens, streams):
             if scope.take(tokens, streams):
                 self._leases.ask(scope)
             return
-        flow = f"{identity.tenant} {priority}"
+        full = self.waiting >= self.max_waiting or self._waiting[tenant] >= self.max_waiting // 2
+        latest = now if full else caller.latest
+        weight = self.policy().of_tenant(tenant).weight
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(1, tokens, streams, flow, PRIORITY_WEIGHTS[priority], latest, turn)
+        waiter = Waiter(1, tokens, streams, tenant, weight, caller.priority == BACKGROUND, latest, turn)
+        self._waiting[tenant] += 1
         scope.queue.push(waiter, scope.cost(waiter))
         self._leases.wait(scope)
         try:
@@ -184,6 +263,9 @@ class Limiter:
             raise
         finally:
             scope.queue.leave(waiter)
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
         if waiter.refused:
             raise self._refusal(scope, model, waiter)
 
@@ -191,12 +273,12 @@ class Limiter:
         now = self.clock()
         limits = scope.effective()
         requests, _ = scope.remaining(now)
-        few = limits.requests and requests < waiter.requests
-        which = (
-            f"requests per min (RPM): Limit {limits.requests}"
-            if few
-            else (f"tokens per min (TPM): Limit {limits.tokens}")
-        )
+        if limits.streams and waiter.streams > scope.free:
+            which = f"streams at one time: Limit {limits.streams}"
+        elif limits.requests and requests < waiter.requests:
+            which = f"requests per min (RPM): Limit {limits.requests}"
+        else:
+            which = f"tokens per min (TPM): Limit {limits.tokens}"
         wait = waiter.wait
         return ApiError(
             "rate_limit_exceeded",
@@ -204,21 +286,36 @@ class Limiter:
             headers={**_headers(scope, now), **retry_headers(wait)},
         )
 
-    def _scopes_of(self, identity: Identity) -> tuple[Scope, ...]:
-        defaults = self.defaults()
-        limits = Limits(
-            identity.requests_per_minute or defaults.requests_per_minute,
-            identity.tokens_per_minute or defaults.tokens_per_minute,
+    def _chain(self, identity: Identity, model: str) -> _Chain:
+        policy = self.policy()
+        mine = f"{KEY_PREFIX}tenant:{identity.tenant}}}"
+        own = Limits(
+            identity.requests_per_minute or policy.keys.requests,
+            identity.tokens_per_minute or policy.keys.tokens,
+            policy.keys.streams,
         )
-        name = identity.key_id
-        scope = self._scopes.get(name)
+        shared = f"{KEY_PREFIX}all}}"
+        found = [
+            (f"{mine}:key:{identity.key_id}", mine, "this key", own),
+            (f"{mine}:tenant", mine, "this tenant", policy.of_tenant(identity.tenant).limits),
+            (f"{shared}:model:{model}", shared, "this model", policy.models.get(model, Limits())),
+            (f"{shared}:fleet", shared, "this service", policy.fleet),
+        ]
+        scopes = tuple(self._scope(*parts) for parts in found if any(parts[3]))
+        chain = _Chain(identity, policy, scopes)
+        if len(self._chains) >= self.max_local_keys:
+            self._chains.clear()
+        self._chains[identity.key_id, model] = chain
+        return chain
+
+    def _scope(self, key: str, slot: str, label: str, limits: Limits) -> Scope:
+        scope = self._scopes.get(key)
         if scope is None:
-            slot = f"{KEY_PREFIX}{identity.tenant}}}"
-            scope = self._scopes[name] = Scope(f"{slot}:key:{name}", slot, "this key", limits)
+            scope = self._scopes[key] = Scope(key, slot, label, limits)
             self._forget_idle()
         elif scope.limits != limits:
             scope.change(limits)
-        return (scope,)
+        return scope
 
     def _forget_idle(self) -> None:
         """Keep to the bound: the oldest goes that the server need not hear of, or cannot."""
@@ -230,6 +327,7 @@ class Limiter:
                 self._scopes[name] = scope
             else:
                 self._leases.forget(scope)
+                self._chains.clear()
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -244,7 +342,7 @@ class Limiter:
 
 def _headers(scope: Scope, now: float) -> dict[str, str]:
     limits = scope.effective()
-    return rate_headers(limits.requests or 1, limits.tokens or 1, *scope.remaining(now))
+    return rate_headers(limits.requests, limits.tokens, *scope.remaining(now))
 
 
 def _too_large(scope: Scope, model: str, tokens: int) -> ApiError:

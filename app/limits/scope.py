@@ -22,6 +22,10 @@ LATEST_ASK_SECONDS = 1.0
 SHORTEST_MEASURE_SECONDS = 0.25
 """A pace is measured over at least this, so that a burst of a millisecond is not taken for a flood."""
 NEVER = float("-inf")
+LEFT_BY_BACKGROUND = 20
+"""One part in so many of a limit, for whoever comes next; LEASE knows the same number."""
+SOMEBODY_WAITS, BACKGROUND_WAITS = 1.0, 2.0
+NOTHING_TOLD = (0.0, 0.0, -1.0, -1.0, -1.0, 0.0, 0.0, 0.0)
 
 
 class Limits(NamedTuple):
@@ -37,6 +41,8 @@ class Scope:
 
     __slots__ = (
         "_asked",
+        "_asked_for",
+        "_begun",
         "_filled",
         "_free_level",
         "_left_valkey",
@@ -77,10 +83,11 @@ class Scope:
         """Whether the server has to hear of it again."""
         self.asking = False
         """Whether an answer is on its way."""
+        self._asked_for: Waiter | None = None
         self.next_ask = NEVER
         """When somebody who waits will be asked for again."""
         self._asked = self._synced = self._measured = self._filled = self._left_valkey = NEVER
-        self._others = 0
+        self._others = self._begun = 0
         self._free_level = float(limits.streams)
         self._wanted_streams = 0.0
 
@@ -110,6 +117,7 @@ class Scope:
         if streams:
             self.free -= streams
             self.busy += streams
+            self._begun += streams
         if self.alone:
             self.requests.take_alone(requests)
             self.tokens.take_alone(tokens)
@@ -130,6 +138,10 @@ class Scope:
         if requests:
             self.requests.give_back(requests)
         self.tokens.give_back(tokens)
+
+    def note_stream(self, seconds: float) -> None:
+        """A stream lasted so long; waits for one are predicted by it."""
+        self.stream_seconds += (seconds - self.stream_seconds) / 8
 
     # Waiting.
 
@@ -162,8 +174,8 @@ class Scope:
             self._refill(now)
         requests, tokens, streams = self.queue.ahead_of(waiter)
         waits = [
-            self._wait(now, self.requests, requests + waiter.requests, self.queue.requests),
-            self._wait(now, self.tokens, tokens + self.needed(waiter.tokens), self.queue.tokens),
+            self._wait(now, self.requests, requests + waiter.requests, self.queue.requests, waiter.background),
+            self._wait(now, self.tokens, tokens + self.needed(waiter.tokens), self.queue.tokens, waiter.background),
         ]
         missing = streams + waiter.streams - self.free if self.limits.streams and waiter.streams else 0.0
         if missing > 0:
@@ -211,26 +223,38 @@ class Scope:
         queue, streams = self.queue, self.limits.streams
         held, back = self.requests.report(queue.requests)
         held_tokens, back_tokens = self.tokens.report(queue.tokens)
-        spare = self.free - int(queue.streams)
-        if streams and spare > 1:
-            self.free -= spare // 2
+        self.free = min(self.free, int(queue.streams) + self._begun)
+        self._begun = 0
         head = queue.head()
         first = (head.requests, self.needed(head.tokens), head.streams) if head else (0.0, 0.0, 0.0)
+        urgent = queue.urgent if head and not head.background else (queue.requests, queue.tokens)
+        self._asked_for = head
+        waiting = 0.0 if head is None else BACKGROUND_WAITS if head.background else SOMEBODY_WAITS
         free = self.free if streams else 0
         return [
-            *self.limits,
+            *self._announced(),
             *(held, held_tokens, float(self.busy + free if streams else 0)),
-            *(back, back_tokens, 1.0 if head else 0.0),
+            *(back, back_tokens, waiting),
             *(max(0.0, first[0] - held), max(0.0, first[1] - held_tokens), max(0.0, first[2] - free)),
-            *(max(0.0, queue.requests - held), max(0.0, queue.tokens - held_tokens), max(0.0, queue.streams - free)),
+            *(max(0.0, urgent[0] - held), max(0.0, urgent[1] - held_tokens), max(0.0, queue.streams - free)),
             *(max(0.0, self.requests.ahead - held), max(0.0, self.tokens.ahead - held_tokens), 0.0),
+            *self._told(now),
         ]
+
+    def _announced(self) -> tuple[float, ...]:
+        """The limits as the server is told them."""
+        return self.limits
+
+    def _told(self, now: float) -> tuple[float, ...]:
+        """What OpenAI told about this limit since the last report: nothing, as it is ours."""
+        return NOTHING_TOLD
 
     def accept(self, text: bytes | str, now: float) -> None:
         """The server's answer to the last report; raises ValueError when it is none."""
         words = [float(word) for word in text.split()]
         if len(words) != ANSWERS:
             raise ValueError(f"{len(words)} numbers, not {ANSWERS}")
+        self._learn(words[15], words[16], words[17], words[18])
         for index, holding in enumerate((self.requests, self.tokens)):
             holding.level = words[3 + index]
             holding.others = words[6 + index]
@@ -243,6 +267,9 @@ class Scope:
         self._others = int(words[14])
         self._synced, self.until = now, self._asked + VALID_SECONDS
         self.active = bool(self.queue) or self.requests.touched or self.tokens.touched or bool(self.busy + self.free)
+
+    def _learn(self, requests: float, tokens: float, offset: float, token_offset: float) -> None:
+        """The limits in force, for a scope whose limits others may have learnt; ours are the document's."""
 
     def fail(self, now: float) -> None:
         """Valkey is away: this replica's share from now on, or still."""
@@ -283,15 +310,17 @@ class Scope:
         for holding, amount in ((self.requests, head.requests), (self.tokens, self.needed(head.tokens))):
             if holding.limit:
                 missing = amount - holding.left + holding.first - holding.now(self._since(now))
+                if head.background:
+                    missing += holding.limit / LEFT_BY_BACKGROUND
                 waits.append(missing * MINUTE_SECONDS / holding.limit)
         if self.limits.streams and head.streams > self.free + max(0.0, self._free_level):
             waits.append(BATCH_SECONDS)
         wait = max(waits)
-        if not wait:
+        if not wait and head is not self._asked_for:
             return now  # it is there, and came after the last question or was given back since
         return now + min(LATEST_ASK_SECONDS, max(wait, BATCH_SECONDS if len(self.queue) > 1 else SOONEST_ASK_SECONDS))
 
-    def _wait(self, now: float, holding: Holding, amount: float, queued: float) -> float:
+    def _wait(self, now: float, holding: Holding, amount: float, queued: float, background: bool) -> float:
         """Seconds until so much was granted here, while other replicas take their part."""
         if not holding.limit or not amount:
             return 0.0
@@ -299,6 +328,8 @@ class Scope:
             rate = getattr(self.effective(), "requests" if holding is self.requests else "tokens")
             return max(0.0, amount - holding.left) * MINUTE_SECONDS / float(rate)
         level = holding.now(self._since(now)) + holding.on_its_way
+        if background:
+            level -= holding.limit / LEFT_BY_BACKGROUND
         left = holding.left if now < self.until or holding.left < 0 else 0.0
         part = queued / (queued + holding.wanted) if queued else 1.0
         missing = max(0.0, amount - left - max(0.0, level) * part) / part + max(0.0, -level)

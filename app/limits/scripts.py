@@ -4,7 +4,9 @@ One hash holds one scope (a key, a tenant, a model, the fleet, OpenAI's own limi
 
     requests, tokens    what nobody holds: below zero while somebody owes
     at                  server milliseconds of the two numbers
-    l:<replica>         a lease: what a replica holds, until when, and what it waits for
+    rpm, tpm, seen      the limits, and when OpenAI told them
+    off, toff           how far the two numbers were corrected by what OpenAI said is left
+    l:<replica>         a lease: what a replica holds, until when, and what it waits for, its place among those who wait
 
 What is left of a limit at any moment is what nobody holds plus what the leases hold, and that sum never grows beyond
 one minute's worth. So however the replicas share it, they grant together what one bucket would. A lease that is not
@@ -19,10 +21,13 @@ from __future__ import annotations
 from app.valkey import Script
 
 KEY_PREFIX = "{limit:"
-FIELDS = 18
-"""Numbers that a replica sends for one scope: six triples of requests, tokens and streams. They are its limits (0 =
-none), what it still holds, what it gives back (below zero: what it owes; in place of streams whether anybody waits),
-what its first waiter lacks, what all its waiters lack, and what it would like to hold ahead of them."""
+FIELDS = 26
+"""Numbers that a replica sends for one scope. Six triples of requests, tokens and streams: its limits (0 = none, below
+zero = those that OpenAI told some replica), what it still holds, what it gives back (below zero: what it owes; in place
+of streams who waits: 0 nobody, 2 background work alone, 1 others), what its first waiter lacks, what all its waiters
+lack, and what it would like to hold ahead of them. Then what OpenAI told it: a limit of requests, of tokens, how many
+milliseconds ago (below zero = nothing); what is left at most of either (below zero = nothing known), milliseconds in
+which nobody may call; and how far the count of either is corrected at least."""
 
 LEASE = Script(
     """
@@ -67,7 +72,14 @@ for k = 1, #KEYS do
   local function arg(group, d) return tonumber(ARGV[base + group * 3 + d]) end
   local state, leases, fresh = load(KEYS[k])
   local mine = leases[me]
-  local since = mine and mine[11] > 0 and mine[11] or now
+  -- Replicas that wait take turns in proportion to what they wait for: each turn moves the one that had it back.
+  local since = mine and mine[11] > 0 and mine[11]
+  if not since then
+    for name, lease in pairs(leases) do
+      if lease[11] > 0 and (not since or lease[11] < since) then since = lease[11] end
+    end
+    since = since or 1
+  end
   local out, wanted, first, live = {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, 0
   for name, lease in pairs(leases) do
     if name ~= me then
@@ -81,20 +93,41 @@ for k = 1, #KEYS do
     end
   end
 
+  local limits, steered = {arg(0, 1), arg(0, 2), arg(0, 3)}, arg(0, 1) < 0
+  local known = {state.rpm or 0, state.tpm or 0}
+  if steered then
+    limits = {known[1], known[2], 0}
+    if arg(6, 3) >= 0 and now - arg(6, 3) >= (state.seen or 0) then
+      limits = {arg(6, 1), arg(6, 2), 0}
+      state.seen = now - arg(6, 3)
+    end
+  end
+  local offsets = {state.off or 0, state.toff or 0}
   local minutes = math.max(0, now - (state.at or now)) / 60000
-  local level, granted, fits = {0, 0, 0}, {0, 0, 0}, true
+  local level, granted, spare, fits = {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, true
   for d = 1, 3 do
-    local limit, left = arg(0, d), arg(1, d)
+    local limit, left = limits[d], arg(1, d)
     if limit > 0 then
       if d == 3 then
         level[d] = limit - out[d] - left
       else
         local have = state[names[d]]
         if have == nil then have = fresh and limit or 0 end
+        if steered and known[d] == 0 then have = limit end
         have = math.min(limit - out[d] - (mine and mine[d] or 0), have + minutes * limit)
-        level[d] = math.max(-limit, math.min(limit - out[d] - left, have + arg(2, d)))
+        have = math.min(limit - out[d] - left, have + arg(2, d))
+        if steered then
+          -- Only ever down: too low an estimate costs a burst, and no throughput, as the bucket refills all the same.
+          local offset, most = arg(8, d), arg(7, d)
+          if offset < offsets[d] then have, offsets[d] = have + offset - offsets[d], offset end
+          if most >= 0 then have = math.min(have, most - out[d] - left) end
+          if arg(7, 3) > 0 then have = math.min(have, -limit * arg(7, 3) / 60000) end
+        end
+        level[d] = math.max(-limit, have)
       end
-      if level[d] - first[d] < arg(3, d) then fits = false end
+      -- Background work leaves a twentieth, so that others find something at once.
+      spare[d] = first[d] + ((arg(2, 3) == 2 and d < 3) and limit / 20 or 0)
+      if level[d] - spare[d] < arg(3, d) then fits = false end
     end
   end
 
@@ -102,8 +135,8 @@ for k = 1, #KEYS do
   local served = fits
   if waiting and fits then
     for d = 1, 3 do
-      if arg(0, d) > 0 then
-        local free, need = level[d] - first[d], arg(4, d)
+      if limits[d] > 0 then
+        local free, need = level[d] - spare[d], arg(4, d)
         local share = need > 0 and math.floor(free * need / (need + wanted[d])) or 0
         granted[d] = math.min(need, math.max(arg(3, d), share))
         if granted[d] < need then served = false end
@@ -113,10 +146,10 @@ for k = 1, #KEYS do
   -- Ahead of any need only what is plenty: a quarter of the rest by its pace, a little where one just began.
   if served and wanted[1] == 0 then
     for d = 1, 3 do
-      if arg(0, d) > 0 then
+      if limits[d] > 0 then
         local rest = math.max(0, level[d] - granted[d])
         local ahead = math.min(arg(5, d), rest / 4)
-        if waiting then ahead = math.max(ahead, math.min(rest / 64, arg(0, d) / 64)) end
+        if waiting then ahead = math.max(ahead, math.min(rest / 64, limits[d] / 64)) end
         granted[d] = granted[d] + math.floor(ahead)
       end
     end
@@ -136,7 +169,11 @@ for k = 1, #KEYS do
   if not waiting or served then
     for i = 5, 11 do lease[i] = 0 end
   else
-    lease[11] = granted[1] > 0 and now or since
+    local moved = 0
+    for d = 1, 2 do
+      if arg(4, d) > 0 and limits[d] > 0 then moved = math.max(moved, granted[d] / arg(4, d)) end
+    end
+    lease[11] = since + moved
     kept = true
   end
   if kept then
@@ -145,19 +182,23 @@ for k = 1, #KEYS do
     redis.call('HDEL', KEYS[k], me)
   end
   redis.call('HSET', KEYS[k], 'requests', string.format('%.3f', level[1]), 'tokens', string.format('%.3f', level[2]),
-    'at', string.format('%d', now), 'rpm', ARGV[base + 1], 'tpm', ARGV[base + 2])
+    'at', string.format('%d', now), 'rpm', limits[1], 'tpm', limits[2])
+  if steered then
+    redis.call('HSET', KEYS[k], 'seen', string.format('%d', state.seen or 0), 'off', string.format('%.3f', offsets[1]),
+      'toff', string.format('%.3f', offsets[2]))
+  end
   answers[k] = table.concat({granted[1], granted[2], granted[3], string.format('%.3f', level[1]),
     string.format('%.3f', level[2]), string.format('%.3f', level[3]), out[1], out[2], first[1], first[2], first[3],
-    wanted[1], wanted[2], wanted[3], live}, ' ')
+    wanted[1], wanted[2], wanted[3], live, limits[1], limits[2], offsets[1], offsets[2]}, ' ')
 end
 return answers
 """
 )
 
-ANSWERS = 15
+ANSWERS = 19
 """Numbers that come back for one scope: triples of what was granted and of what nobody holds, what the others hold
-(requests, tokens), triples of what goes to those who waited for longer and of what the others wait for, and how many
-others there are."""
+(requests, tokens), triples of what goes to those who waited for longer and of what the others wait for, how many
+others there are, the limits in force and the corrections (requests, tokens)."""
 
 SWEEP = Script(
     """

@@ -13,6 +13,7 @@ from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
+from app.limits import Caller
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
@@ -34,7 +35,7 @@ from app.pipeline.pay import Payment
 from app.pipeline.phases import Phases
 from app.pipeline.prompt_cache import scoped
 from app.pipeline.record import Record
-from app.pipeline.reserve import reserve_tokens
+from app.pipeline.reserve import WAIT_PERCENT, Turns, caller_of, reserve_tokens
 from app.pipeline.settle import settle_tokens
 from app.pipeline.stream import MeteredStream, StreamEnd
 from app.resilience import Resilience
@@ -129,7 +130,11 @@ class Pipeline:
         """Pay for an answer: reserve, ask, settle, keep."""
         services = self._services
         record = work.record
-        work.grant = await reserve_tokens(services.limiter, work.call.identity, work.plan)
+        seconds = self._seconds(work.plan)
+        work.deadline = asyncio.get_running_loop().time() + seconds
+        work.caller = caller_of(services.limiter, work.call, work.plan, seconds)
+        work.grant = await reserve_tokens(services.limiter, work.call, work.plan, work.caller)
+        record.queue_seconds = work.grant.waited
         try:
             await work.payment.reserve(work.plan)
         except BaseException:
@@ -174,8 +179,9 @@ class Pipeline:
             self._services.budgets.admit(work.call.identity, plan.model.name)
             if part is not None:
                 return plan, await self._merger.ask(part)
-            deadline = self._deadline(plan)
-            served, answer = await self._ask_openai(plan, deadline, record.phases, work.payment)
+            deadline = work.deadline
+            turns = Turns(self._services.limiter, work.caller)
+            served, answer = await self._ask_openai(plan, deadline, record.phases, turns, work.payment)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, work.payment, deadline=deadline)
             return served, answer
@@ -190,12 +196,15 @@ class Pipeline:
 
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""
-        _, answer = await self._ask_openai(plan, self._deadline(plan), Phases(), None)
+        seconds = self._seconds(plan)
+        caller = Caller(latest=self._services.limiter.clock() + seconds * WAIT_PERCENT / 100)
+        turns = Turns(self._services.limiter, caller)
+        _, answer = await self._ask_openai(plan, asyncio.get_running_loop().time() + seconds, Phases(), turns, None)
         assert not isinstance(answer, OpenStream)
         return answer
 
     async def _ask_openai(
-        self, plan: Plan, deadline: float, phases: Phases, payment: Payment | None
+        self, plan: Plan, deadline: float, phases: Phases, turns: Turns, payment: Payment | None
     ) -> tuple[Plan, Answer | OpenStream]:
         settings = self._services.settings
         return await ask_openai(
@@ -209,12 +218,12 @@ class Pipeline:
             phases=phases,
             may_use=self._services.budgets.may_use,
             payment=payment,
+            turns=turns,
         )
 
-    def _deadline(self, plan: Plan) -> float:
-        """Loop time until which a plan's answer may come."""
-        seconds = min(plan.model.timeout_seconds, self._services.settings.request_timeout_seconds)
-        return asyncio.get_running_loop().time() + seconds
+    def _seconds(self, plan: Plan) -> float:
+        """For a plan's answer, or the beginning of its stream, with every wait for it."""
+        return min(plan.model.timeout_seconds, self._services.settings.request_timeout_seconds)
 
     def _stream(self, work: Work, opened: OpenStream) -> Reply:
         plan, record = work.plan, work.record

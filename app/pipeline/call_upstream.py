@@ -20,9 +20,11 @@ from app.resilience.breaker import Entry
 from app.time_limit import until
 
 if TYPE_CHECKING:
+    from app.limits.upstream import Ticket
     from app.pipeline.choose import Plan
     from app.pipeline.pay import Payment
     from app.pipeline.phases import Phases
+    from app.pipeline.reserve import Turns
     from app.secret import OpenAIKey
     from app.upstream import Upstream
 
@@ -37,6 +39,10 @@ MAX_RETRY_AFTER_SECONDS = 10.0
 """A longer wish of OpenAI goes to the caller, who holds no slot here while waiting."""
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+_OTHERS_MAY_ANSWER = frozenset(
+    {"upstream_unreachable", "upstream_unavailable", "upstream_timeout", "rate_limit_exceeded"}
+)
 
 Result = Answer | OpenStream | ApiError
 
@@ -53,15 +59,17 @@ async def ask_openai(
     phases: Phases,
     may_use: Callable[[str], bool] = lambda _model: True,
     payment: Payment | None = None,
+    turns: Turns | None = None,
 ) -> tuple[Plan, Answer | OpenStream]:
     """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
 
     A stream is handed over once its first token is there, at the latest `hold_seconds` after its headers; at once when
     the model's first token may take any time.
     `deadline` is a time of the running loop's clock, over all attempts; `may_use` says whether a model may answer in
-    another's place. Raises ApiError: 503 `api_key_missing`,
-    `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after
-    the deadline. `payment` gets an entry for every attempt; None for a call that many requests pay for.
+    another's place, and each attempt takes its turn by `turns`. Raises ApiError: 429 when that comes too late, 503
+    `api_key_missing`, `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes
+    no sense, 504 after the deadline. `payment` gets an entry for every attempt; None for a call that many requests pay
+    for.
     """
     key = await openai_key.get()
     if key is None:
@@ -69,7 +77,7 @@ async def ask_openai(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
         )
     resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use, payment)
+    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use, payment, turns)
     try:
         with until(deadline):
             result = await line.ask(plan, ATTEMPTS)
@@ -95,6 +103,7 @@ class _Line:
     phases: Phases
     may_use: Callable[[str], bool]
     payment: Payment | None
+    turns: Turns | None = None
     unsure: bool = False
     """The attempt that failed may have reached OpenAI all the same."""
 
@@ -133,7 +142,17 @@ class _Line:
         return plan, result
 
     async def _once(self, plan: Plan) -> Result:
-        """One call, paid for and told to the breakers; raises nothing but cancellation and a refused key."""
+        """One call in its turn; raises nothing but cancellation and a refused key."""
+        if self.turns is None:
+            return await self._call(plan, None)
+        try:
+            ticket = self.turns.at_once(plan) or await self.turns.take(plan)
+        except ApiError as error:
+            return error
+        return await self._call(plan, ticket)
+
+    async def _call(self, plan: Plan, ticket: Ticket | None) -> Result:
+        """One call, paid for and told to the breakers."""
         resilience, payment = self.resilience, self.payment
         if payment is not None and not payment.ready(plan):
             try:
@@ -148,7 +167,7 @@ class _Line:
             return resilience.unavailable(plan.model.name)
         healthy = paid = None
         try:
-            result = await self._attempt(plan)
+            result = await self._attempt(plan, ticket)
             if payment is not None and not _succeeded(result):
                 payment.failed(result, self.unsure)
             if isinstance(result, Answer) and result.error_code in BILLING_CODES:
@@ -169,11 +188,14 @@ class _Line:
             breaker.settle(entry, healthy)
             resilience.settle_key(key_entry, paid)
 
-    async def _attempt(self, plan: Plan) -> Result:
+    async def _attempt(self, plan: Plan, ticket: Ticket | None) -> Result:
         self.phases.attempt()
         self.unsure = False
         try:
-            return await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
+            result = await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
+            if ticket is not None and self.turns is not None:
+                self.turns.saw(ticket, result)
+            return result
         except UnreachableError as error:
             self.unsure = error.sent
             if error.errno in _NO_DESCRIPTORS:
@@ -215,14 +237,14 @@ def _healthy(result: Result) -> bool | None:
     """What a result says about its model: a limit that is reached says nothing, a refused request that it works."""
     if isinstance(result, Answer):
         return None if result.status in (401, 403, 408, 429) else result.status < 500
-    if isinstance(result, ApiError) and result.code == "overloaded":
+    if isinstance(result, ApiError) and result.code in ("overloaded", "rate_limit_exceeded"):
         return None
     return _succeeded(result)
 
 
 def _another_model_may_help(result: Result) -> bool:
     if isinstance(result, ApiError):
-        return result.code in ("upstream_unreachable", "upstream_unavailable", "upstream_timeout")
+        return result.code in _OTHERS_MAY_ANSWER
     if isinstance(result, Answer):
         # Not `slow_down`: OpenAI wants less traffic, whatever the model.
         return result.status >= 500 or result.error_code in ("rate_limit_exceeded", "model_not_found")

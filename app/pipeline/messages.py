@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from app.limits import ANYBODY
+
 if TYPE_CHECKING:
     from app.keys import Identity
-    from app.limits import Grant
+    from app.limits import Caller, Grant
     from app.pipeline.choose import Plan
     from app.pipeline.look_up import Place
     from app.pipeline.pay import Payment
@@ -64,3 +66,7 @@ class Work:
     payment: Payment
     grant: Grant | None = None
     """Tokens reserved, once they are."""
+    caller: Caller = ANYBODY
+    """For whom, and for how long, it waits."""
+    deadline: float = 0.0
+    """Loop time until which the answer, or the beginning of its stream, may come."""

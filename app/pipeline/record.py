@@ -63,6 +63,7 @@ FIELDS: dict[str, str] = {
     "shared_by": "requests that one call to OpenAI answered together",
     "merge_wait_ms": "how long this one waited for the others; part of `overhead_ms`",
     "deferred": "id of the request that may wait, when it is accepted and when it is answered",
+    "queue_ms": "waiting for a turn at a rate limit of ours; part of `overhead_ms`",
     "upstream_request_id": "OpenAI's id of the request",
     "error_code": "as the caller got it",
     "domain": "who has to act: `caller`, `policy`, `upstream` or `us`",
@@ -102,6 +103,8 @@ class Record:
     """Id of a request that may wait."""
     shared_by: int | None = None
     """Requests that one call to OpenAI answered together, this one among them."""
+    queue_seconds: float = 0.0
+    """How long it waited for its turn at a rate limit of ours."""
     merge_wait_ms: float | None = None
     """How long this one waited for the others."""
     error_code: str | None = None
@@ -228,6 +231,7 @@ def write(record: Record, counts: Metrics) -> None:
         shared_by=record.shared_by,
         deferred=record.deferred,
         merge_wait_ms=record.merge_wait_ms,
+        queue_ms=round(record.queue_seconds * 1000, 1) if record.queue_seconds else None,
         upstream_request_id=record.upstream_request_id,
         error_code=record.error_code,
         domain=record.domain.value if record.domain else None,

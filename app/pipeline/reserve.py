@@ -1,15 +1,84 @@
-"""Step: may this key use that many tokens this minute? Taken before the call, settled after it."""
+"""Step: a call's turn at our limits, where tokens are settled after it, and each attempt's turn at OpenAI's own."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.errors import BILLING_CODES
+from app.limits import BACKGROUND, INTERACTIVE, PRIORITY_HEADER, Caller
+from app.pipeline.answer import Answer
+
 if TYPE_CHECKING:
-    from app.keys import Identity
     from app.limits import Grant, Limiter
+    from app.limits.upstream import Ticket
+    from app.pipeline.attempt import OpenStream
     from app.pipeline.choose import Plan
+    from app.pipeline.messages import Call
+
+WAIT_HEADER = "prefer"
+"""`Prefer: wait=10` (RFC 7240): how many seconds a caller would rather wait than be refused."""
+TIMEOUT_HEADER = "x-stainless-read-timeout"
+"""The time-out of OpenAI's own clients, which they tell with each request."""
+WAIT_PERCENT = 50
+"""Of a call's deadline, for its turn; the rest is for its answer."""
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
+_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
-async def reserve_tokens(limiter: Limiter, identity: Identity, plan: Plan) -> Grant:
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Turns of one call at OpenAI's own limits: each attempt and each other model takes one."""
+
+    limiter: Limiter
+    caller: Caller
+
+    def at_once(self, plan: Plan) -> Ticket | None:
+        """For a call that is sent now; None when it has to wait."""
+        return self.limiter.enter_at_once(plan.model.name, _counted(plan))
+
+    async def take(self, plan: Plan) -> Ticket:
+        """The same when its turn has come; raises ApiError 429 when that would be too late."""
+        return await self.limiter.enter(plan.model.name, _counted(plan), self.caller)
+
+    def saw(self, ticket: Ticket, result: Answer | OpenStream) -> None:
+        """OpenAI answered."""
+        if isinstance(result, Answer):
+            refused = result.status == 429 and result.error_code not in BILLING_CODES
+            self.limiter.saw(ticket, result.headers, result.error_code if refused else None)
+        else:
+            self.limiter.saw(ticket, result.headers)
+
+
+def caller_of(limiter: Limiter, call: Call, plan: Plan, seconds: float) -> Caller:
+    """Who waits: `seconds` is the time that the whole call has."""
+    priority = call.headers.get(PRIORITY_HEADER, INTERACTIVE).strip().lower()
+    latest = limiter.clock() + patience(call, seconds)
+    return Caller(
+        call.identity.tenant, BACKGROUND if priority == BACKGROUND else INTERACTIVE, latest, 1 if plan.stream else 0
+    )
+
+
+def patience(call: Call, seconds: float) -> float:
+    """Seconds for which a call may wait for its turn: half of what it has, or as the caller says, whatever is less."""
+    longest = seconds * WAIT_PERCENT / 100
+    wish = call.headers.get(WAIT_HEADER)
+    if wish is not None and (found := _WAIT.search(wish)):
+        longest = min(longest, float(found[1]))
+    own = call.headers.get(TIMEOUT_HEADER)
+    if own is not None and _SECONDS.fullmatch(own):
+        longest = min(longest, float(own))
+    return longest
+
+
+async def reserve_tokens(limiter: Limiter, call: Call, plan: Plan, caller: Caller) -> Grant:
     """A grant for the most the call may use; raises ApiError 429 `rate_limit_exceeded` with when to come back."""
-    return await limiter.reserve(identity, plan.model.name, plan.input_tokens + plan.output_tokens)
+    tokens = plan.input_tokens + plan.output_tokens
+    at_once = limiter.take(call.identity, plan.model.name, tokens, streams=caller.streams)
+    return at_once or await limiter.reserve(call.identity, plan.model.name, tokens, caller)
+
+
+def _counted(plan: Plan) -> int:
+    """The tokens that OpenAI counts for its limit: the larger of the two, and it gives nothing back."""
+    return max(plan.output_tokens, plan.input_tokens)

@@ -15,13 +15,12 @@ from app import limits
 from app.aws import Aws
 from app.errors import ApiError
 from app.keys import Identity
-from app.limits import Grant, Limiter, go_duration
-from app.models import KeyLimits
+from app.limits import Grant, Limiter, Limits, Policy, go_duration
 from app.settings import Settings
 from app.valkey import Valkey, ValkeyAwayError
 from tests.app.conftest import fake_server, free_port
 
-DEFAULTS = KeyLimits(requests_per_minute=600, tokens_per_minute=60_000)
+DEFAULTS = Policy(Limits(requests=600, tokens=60_000))
 
 
 def caller(rpm: int | None = None, tpm: int | None = None) -> Identity:
@@ -30,7 +29,7 @@ def caller(rpm: int | None = None, tpm: int | None = None) -> Identity:
 
 def key_of(identity: Identity) -> str:
     """Where the limits of a key are in Valkey."""
-    return f"{limits.KEY_PREFIX}{identity.tenant}}}:key:{identity.key_id}"
+    return f"{limits.KEY_PREFIX}tenant:{identity.tenant}}}:key:{identity.key_id}"
 
 
 class Clock:

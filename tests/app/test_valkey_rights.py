@@ -12,8 +12,7 @@ from redis.exceptions import NoPermissionError
 from app.aws import Aws
 from app.cache import CachedResponse, ResponseCache
 from app.keys import Identity
-from app.limits import SCRIPTS, Limiter
-from app.models import KeyLimits
+from app.limits import SCRIPTS, Limiter, Limits, Policy
 from app.settings import Settings
 from app.valkey import Valkey
 from components.cache import _ACCESS
@@ -40,7 +39,7 @@ async def test_the_rights_that_the_stack_gives_are_enough_and_no_more(
             replace(settings, cache_port=limited_port, cache_mode="cluster"), aws, max_connections=8, scripts=SCRIPTS
         )
         await store.start()
-        limiter = Limiter(store, lambda: KeyLimits(10, 1_000), max_local_keys=3)
+        limiter = Limiter(store, lambda: Policy(Limits(10, 1_000)), max_local_keys=3)
         grant = await limiter.reserve(identity, "gpt-6-luna", 10)
         assert grant.shared
         limiter.settle(grant, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from lupa.lua51 import LuaRuntime
@@ -21,15 +23,14 @@ class Server:
         globals_.redis = self._lua.table(call=self._call)
         self._lease = self._lua.eval(f"function(KEYS, ARGV) {LEASE.source} end")
 
+    def run(self, keys: list[str], arguments: list[object]) -> list[str]:
+        """What LEASE answers."""
+        answers = self._lease(self._lua.table_from(keys), self._lua.table_from([str(part) for part in arguments]))
+        return [str(answers[index + 1]) for index in range(len(keys))]
+
     def lease(self, replica: str, scope: Scope, fields: list[float]) -> str:
         """What one replica is answered for one scope."""
-        arguments = [replica, str(int(LEASE_SECONDS * 1000)), str(FIELDS), *map(str, fields)]
-        answers = self._lease(self._lua.table_from([scope.key]), self._lua.table_from(arguments))
-        return str(answers[1])
-
-    def level(self, key: str) -> float:
-        """Requests that nobody holds."""
-        return float(self.hashes[key]["requests"])
+        return self.run([scope.key], [replica, int(LEASE_SECONDS * 1000), FIELDS, *fields])[0]
 
     def _call(self, command: str, *arguments: Any) -> Any:
         key = arguments[0] if arguments else ""
@@ -48,3 +49,36 @@ class Server:
         else:
             raise AssertionError(command)
         return None
+
+
+class FakeValkey:
+    """The client of a replica on that server: it answers at once."""
+
+    reachable = True
+
+    def __init__(self, server: Server, clock: Callable[[], float]) -> None:
+        self.server = server
+        self.clock = clock
+
+    async def call(self, *command: Any) -> list[str]:
+        """EVALSHA of LEASE."""
+        self.server.now = 1_000_000 + self.clock()
+        count = int(command[2])
+        return self.server.run(list(command[3 : 3 + count]), list(command[3 + count :]))
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on which waiting takes no time: when nothing can run, it is the time of what runs next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        if not self._ready and scheduled:  # type: ignore[attr-defined]
+            self._now = max(self._now, scheduled[0].when())
+        super()._run_once()  # type: ignore[misc]

@@ -137,7 +137,7 @@ KINDS = ("hold", "spend", "spend", "burst", "burst", "settle", "settle", "wait",
 RARE = (*KINDS, *KINDS, "deaf", "mute", "crash")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_replicas_grant_together_what_one_bucket_would_whatever_dies_or_is_lost(seed: int) -> None:
     chance = random.Random(seed)
