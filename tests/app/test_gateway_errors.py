@@ -134,7 +134,7 @@ def test_a_bad_request_never_reaches_openai(
 def test_an_error_of_openai_passes_as_it_is(client: OpenAI, gateway: Replica, upstream: Running) -> None:
     upstream.fault("status", status=429, code="rate_limit_exceeded", message="Slow down.", retry_after=7)
     with pytest.raises(openai.RateLimitError) as caught:
-        client.responses.create(model="fast", input="hi")
+        client.responses.create(model="balanced", input="hi")  # which nobody here asks again while it has to rest
     assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("rate_limit_exceeded", "7")
     assert "Slow down." in str(caught.value)
     line = gateway.line_of(caught.value.request_id or "")
