@@ -8,8 +8,8 @@ import yaml
 from app.budgets.gate import RUNG_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
-from app.gate import PRIORITY_HEADER
 from app.jobs.settings import ROTATION_ENVIRONMENT
+from app.limits import PRIORITY_HEADER
 from app.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.pipeline.defer import IDEMPOTENCY_HEADER
 from app.pipeline.pay import FEATURE_HEADER
