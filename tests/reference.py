@@ -14,6 +14,7 @@ from app.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.pipeline.defer import IDEMPOTENCY_HEADER
 from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS
+from app.pipeline.reserve import TIMEOUT_HEADER, WAIT_HEADER
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
 from app.trace import HEADER as TRACE_HEADER
 from app.trace import STATE_HEADER
@@ -24,6 +25,12 @@ HEADERS = (
     ("`content-type`", "request", "`application/json` under `/v1`, when it is sent"),
     ("`cache-control`", "request", "`no-store` or `no-cache`: the answer is neither read from nor put into the cache"),
     (f"`{PRIORITY_HEADER}`", "request", "`interactive` (the default) or `background`, which is shed first"),
+    (
+        f"`{WAIT_HEADER}`",
+        "request",
+        "`wait=SECONDS`: wait no longer for a turn at a rate limit",
+    ),
+    (f"`{TIMEOUT_HEADER}`", "request", "the time-out of OpenAI's own clients: a longer wait for a turn is refused"),
     (f"`{FEATURE_HEADER}`", "request", "what the caller's money is spent on, for the ledger's views"),
     (f"`{DEADLINE_HEADER}`", "request", "how long the answer may take: the request is deferred, at half the price"),
     (f"`{IDEMPOTENCY_HEADER}`", "request", "of a deferred request: the same key and request again is the same one"),
