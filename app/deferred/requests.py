@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from app.deferred.store import Item, Store
+from app.prices import PICO_PER_USD
 
 QUEUED, IN_PROGRESS = "queued", "in_progress"
 COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
@@ -254,6 +255,7 @@ def to_json(request: Deferred, answer: bytes | None) -> dict[str, Any]:
         "request_id": request.request_id,
         "response": response,
         "error": error,
+        "cost_usd": request.cost_pico / PICO_PER_USD if request.cost_pico >= 0 else None,
     }
 
 

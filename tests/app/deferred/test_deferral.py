@@ -21,7 +21,7 @@ from app.deferred.store import Store, store_of
 from app.errors import ApiError
 from app.ledger import MONTHLY
 from app.pipeline.meter import read_usage
-from app.prices import BATCH, DEFAULT
+from app.prices import BATCH, DEFAULT, PICO_PER_USD
 from local.openai.server import Running
 from tests.app.deferred.conftest import Yard
 
@@ -64,6 +64,7 @@ async def test_a_deferred_request_gets_the_answer_of_a_direct_one_at_half_the_pr
     tariff = yard.services.models.current.resolve(answer["model"], "embedding" if part == "data" else "text").tariff
     spent = await yard.spent_pico()
     assert spent == tariff.price(BATCH).cost_pico(usage) > 0
+    assert done["cost_usd"] == spent / PICO_PER_USD
     assert 2 * spent == tariff.price(DEFAULT).cost_pico(usage)
     [billed] = simulator.batches()
     assert (billed["billed"]["total_tokens"], billed["percent"]) == (answer["usage"]["total_tokens"], 50)
