@@ -164,3 +164,20 @@ def test_tenants_share_by_their_weights_while_both_wait() -> None:
 
     simulate(load, work)
     assert 2.7 <= len(load.waits["heavy interactive"]) / len(load.waits["light interactive"]) <= 3.3
+
+
+def test_limits_cost_less_than_one_call_to_valkey_per_hundred_requests_at_load() -> None:
+    load = Load(Policy(Limits(1_000_000, 1_000_000_000)))
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        limiter = load.limiters[0]
+        identities = [Identity(f"t{number % 2}", str(number), "", "user", None, None) for number in range(8)]
+        for number in range(10_000):  # ten seconds at a thousand a second
+            limiter.settle(await limiter.reserve(identities[number % 8], MODEL, 1_000), 300)
+            await asyncio.sleep(0.001)
+        calls = limiter.calls
+
+    simulate(load, work)
+    assert 0 < calls <= 100
