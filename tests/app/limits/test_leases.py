@@ -146,3 +146,20 @@ def test_replicas_grant_together_what_one_bucket_would_whatever_dies_or_is_lost(
     fleet.start()
     for _ in range(60):
         fleet.do(chance.choice(RARE), chance.choice(fleet.replicas), chance.random())
+
+
+def test_what_was_granted_without_valkey_is_owed_when_it_is_back() -> None:
+    fleet = Fleet(Limits(60, 6_000))
+    fleet.start()
+    (replica,) = fleet.replicas
+    scope = replica.scope
+    scope.fail(fleet.clock(replica))
+    assert scope.effective() == Limits(30, 3_000)
+    assert scope.requests.left == 30
+    for _ in range(30):
+        scope.take(100, 0)
+    assert scope.requests.left == 0
+    fleet.server.now += 1
+    scope.accept(fleet.server.lease("1", scope, scope.report(fleet.clock(replica))), fleet.clock(replica))
+    # Nobody else took anything: the shared bucket was full, and is short of exactly these.
+    assert scope.remaining(fleet.clock(replica)) == (30, 3_000)
