@@ -9,7 +9,7 @@ NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 # From anywhere: to be taken for a trial harms nobody.
 TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
-.PHONY: help up demo-deploy plan test mutants bench soak key rotate promote kill destroy cycle-all lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench soak prove key rotate promote kill destroy cycle-all lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,6 +38,9 @@ prove: $(READY) ## measure what the documentation promises in numbers: all, or A
 
 mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each
 	@$(PY) -m tests.mutants $(ARGS)
+
+prove: $(READY) ## what is promised about replicas together, over real processes: about two minutes; ARGS="--waiters 100"
+	@$(PY) -m tests.prove $(ARGS)
 
 key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input); ADMIN=1: the key that rotates it
 	@$(NEEDED)$(PY) -m stacks key $(STACK)$(if $(ADMIN), --admin)

@@ -23,6 +23,7 @@ RESERVED_FILES = 128  # AWS, Valkey, logs, listening sockets
 SPARE_CONNECTIONS = 16  # the product's own calls besides the ones it makes for a caller
 CACHE_SHARE = 20  # one part in 20 of the memory is for what the process remembers
 BODY_SHARE = 16  # one part in 16 for long bodies as they came, about a quarter while they are parsed
+ANSWER_SHARE = 16  # one part in 16 for answers that are kept in the process
 LEAST_BODY_BYTES = 2 * 10 * MIB  # two of the longest
 ENTRY_BYTES = 1_024  # an identity or a local bucket, with its key and its place in a dict
 DOCUMENT_MEMORY_MIB = 64  # a document being read: its text, its passages and their vectors
@@ -78,6 +79,11 @@ class Container:
         return self.memory_mib * MIB // CACHE_SHARE
 
     @property
+    def answer_bytes(self) -> int:
+        """Memory for answers that are kept in the process, in bytes."""
+        return self.memory_mib * MIB // ANSWER_SHARE
+
+    @property
     def body_bytes(self) -> int:
         """Memory for long request bodies in flight, in bytes: a body costs several times its size once it is parsed."""
         return max(LEAST_BODY_BYTES, self.memory_mib * MIB // BODY_SHARE)
@@ -98,6 +104,7 @@ class Container:
             "documents_at_once": self.documents_at_once,
             "cache_connections": self.cache_connections,
             "cache_bytes": self.cache_bytes,
+            "answer_bytes": self.answer_bytes,
         }
 
 

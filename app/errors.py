@@ -44,6 +44,8 @@ KINDS: Mapping[str, ErrorKind] = {
     "unsupported_endpoint": ErrorKind(404, "invalid_request_error", Domain.CALLER),
     "method_not_allowed": ErrorKind(405, "invalid_request_error", Domain.CALLER),
     "request_timeout": ErrorKind(408, "invalid_request_error", Domain.CALLER, retryable=True),
+    "idempotency_key_reused": ErrorKind(400, "invalid_request_error", Domain.CALLER),
+    "not_cached": ErrorKind(504, "invalid_request_error", Domain.CALLER),
     "conflict": ErrorKind(409, "invalid_request_error", Domain.CALLER),
     "request_too_large": ErrorKind(413, "invalid_request_error", Domain.CALLER),
     "unsupported_media_type": ErrorKind(415, "invalid_request_error", Domain.CALLER),

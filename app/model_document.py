@@ -182,6 +182,9 @@ _budget = _fields(
         "hold_runaways": _boolean,
     },
 )
+_seconds = _integer(0, 86_400)
+_cache_route = _fields({}, {"ttl_seconds": _seconds, "stale_seconds": _seconds})
+_cache_routes = _fields({}, {"responses": _cache_route, "chat": _cache_route, "embeddings": _cache_route})
 _document = _fields(
     {
         "version": _integer(1, 1_000_000_000),
@@ -198,10 +201,10 @@ _document = _fields(
             },
             {"first_token_timeout_seconds": _timeout, "tools": _integer(0, MAX_TOOLS)},
         ),
-        "cache": _fields({"ttl_seconds": _integer(0, 86_400)}),
         "keys": _fields(
             {"requests_per_minute": _rate, "tokens_per_minute": _rate}, {"streams": _integer(1, MAX_STREAMS)}
         ),
+        "cache": _fields({"ttl_seconds": _seconds}, {"stale_seconds": _seconds, "routes": _cache_routes}),
         "models": _entries(_model, 1, MAX_MODELS),
         "product": _fields(
             {

@@ -27,6 +27,8 @@ DEFAULT_DOCUMENT = Path(__file__).with_name("models.yaml")
 POLL_SECONDS = 15  # the fastest that AppConfig allows
 FIRST_READ_SECONDS = 3.0  # a start waits no longer: the image's document serves until AppConfig answers
 MAX_DOCUMENT_BYTES = 1 << 20
+CACHE_ROUTES = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
+"""Names of endpoints in the document's `cache.routes`, and their paths."""
 DEFAULT_TOOLS = 128  # OpenAI's own bound of one request
 
 
@@ -60,6 +62,19 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How long answers of one endpoint are kept, in seconds."""
+
+    ttl_seconds: int
+    """As good as new; 0 = not kept."""
+    stale_seconds: int
+    """After that, given once more while a new one is made."""
+
+
+NOT_KEPT = CachePolicy(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """What /ask and /documents use."""
 
@@ -85,8 +100,8 @@ class Models:
         self.version: int = checked["version"]
         self.updated: str = checked["updated"]
         self.default_model: str = checked["default_model"]
-        self.cache_ttl_seconds: int = checked["cache"]["ttl_seconds"]
         self.limits = rate_limits.read_policy(checked)
+        self._cache = {path: _cache_policy(checked["cache"], name) for name, path in CACHE_ROUTES.items()}
         self.product = Product(**checked["product"])
         self.budget = read_policy(checked.get("budget"))
         self._aliases: dict[str, str] = dict(checked["aliases"])
@@ -96,6 +111,10 @@ class Models:
             if tariff is not None
         }
         _check_cheaper(self._models, self.budget.cheaper)
+
+    def cache_policy(self, path: str) -> CachePolicy:
+        """How answers of an endpoint are kept; not at all for a path that is not in CACHE_ROUTES."""
+        return self._cache.get(path, NOT_KEPT)
 
     def resolve(self, name: str, kind: str) -> Model:
         """The model behind a name or an alias; raises ApiError 404 `model_not_found` that lists the allowed ones."""
@@ -235,3 +254,10 @@ def _model(name: str, entry: Mapping[str, Any], limits: Mapping[str, Any], tarif
         first_token_timeout_seconds=entry.get("first_token_timeout_seconds", limits.get("first_token_timeout_seconds")),
         fallback=tuple(entry.get("fallback", ())),
     )
+
+
+def _cache_policy(cache: Mapping[str, Any], route: str) -> CachePolicy:
+    """A route's own values, else the document's."""
+    own = cache.get("routes", {}).get(route, {})
+    stale = own.get("stale_seconds", cache.get("stale_seconds", 0))
+    return CachePolicy(own.get("ttl_seconds", cache["ttl_seconds"]), stale)

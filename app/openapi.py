@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.cache.wishes import TAG_PATTERN
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.deferred.requests import ID as DEFERRED_ID
@@ -55,6 +56,7 @@ def document(models: Models) -> Json:
             "/ask": {"post": _ask()},
             "/documents": {"get": _documents(), "post": _post_document()},
             "/documents/{document_id}": _one_document(),
+            "/cache": {"delete": _invalidate()},
             "/health/live": {"get": _probe("The process answers", 200)},
             "/health/ready": {"get": _probe("Whether requests should be sent here", 200, 503)},
             PATH: {"get": _probe("This document", 200)},
@@ -159,7 +161,7 @@ def _one_document() -> Json:
     deleted = _object({"id": _document_id(), "object": {}, "deleted": {"const": True}}, "id", "object", "deleted")
     return {
         "get": _operation("One document with its status", _ref("Document")) | place,
-        "delete": _operation("Gone from storage now, from searches within a second", {JSON: deleted}) | place,
+        "delete": _operation("Gone from storage, every search and every kept answer", {JSON: deleted}) | place,
     }
 
 
@@ -171,6 +173,13 @@ def _one_deferred() -> Json:
         "delete": _operation("Cancelled while it is open, forgotten when it is over", {JSON: {"type": "object"}})
         | place,
     }
+
+
+def _invalidate() -> Json:
+    tag = {"type": "string", "pattern": f"^{TAG_PATTERN}$"}
+    gone = _object({"object": {}, "tag": {"type": ["string", "null"]}}, "object", "tag")
+    summary = "No kept answer of this tenant, or of one tag of it, is given any more"
+    return {**_operation(summary, {JSON: gone}), "parameters": [_in_query("tag", tag)]}
 
 
 def _probe(summary: str, *statuses: int) -> Json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import httpx2
 from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
+from app.cache.wishes import TAGS_HEADER
 from app.errors import BILLING_CODES, ApiError
 from app.pipeline.messages import ByteStream, Call, Reply
 
@@ -59,6 +60,8 @@ class PipelineTransport(httpx2.AsyncBaseTransport):
         """The pipeline's answer; its refusal is a response with the status and body a caller of /v1 would get."""
         body = await request.aread()
         headers = {"content-type": request.headers.get("content-type", "application/json")}
+        if TAGS_HEADER in request.headers:
+            headers[TAGS_HEADER] = request.headers[TAGS_HEADER]
         call = Call(request.url.path, body, self._identity, self._request_id, headers, parent=self._parent)
         try:
             reply = await self._pipeline.run(call)

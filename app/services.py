@@ -10,7 +10,8 @@ from functools import partial
 from app.aws import Aws
 from app.budgets.control import ControlSource
 from app.budgets.gate import BudgetGate
-from app.cache import ResponseCache
+from app.cache.answers import Answers
+from app.cache.scripts import SCRIPTS as CACHE_SCRIPTS
 from app.container import Container, container
 from app.health import TableProbe
 from app.keys import KeyStore
@@ -34,7 +35,7 @@ class Services:
     models: ModelSource
     keys: KeyStore
     openai_key: OpenAIKey
-    cache: ResponseCache
+    cache: Answers
     limiter: Limiter
     control: ControlSource
     budgets: BudgetGate
@@ -52,7 +53,7 @@ class Services:
         size = await asyncio.to_thread(container, settings.metadata_uri)
         log.info("sized", extra={"fields": size.as_fields()})
         aws = Aws(settings.aws_region, settings.aws_endpoint_url)
-        valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=SCRIPTS)
+        valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=(*SCRIPTS, *CACHE_SCRIPTS))
         models = ModelSource(settings, aws)
         ledger = Ledger(aws, settings.ledger_table)
         metrics = Metrics(settings.stack, settings.service, meter_alive=ledger.alive)
@@ -63,7 +64,6 @@ class Services:
             models=models,
             keys=KeyStore(aws, settings.state_table, max_entries=size.identity_entries),
             openai_key=OpenAIKey(aws, settings.openai_secret_arn),
-            cache=ResponseCache(valkey, lambda: models.current.cache_ttl_seconds),
             limiter=Limiter(
                 valkey,
                 lambda: models.current.limits,
@@ -71,6 +71,7 @@ class Services:
                 max_waiting=size.max_waiting,
                 address=settings.openai_base_url,
             ),
+            cache=Answers(valkey, size.answer_bytes),
             ledger=ledger,
             control=control,
             budgets=BudgetGate(control, metrics),
@@ -88,6 +89,7 @@ class Services:
             services.metrics.run(),
         )
         ledger.start()
+        await services.cache.watch.start()
         services.limiter.start()
         if settings.otlp_endpoint:
             from app.telemetry import Telemetry  # nobody else pays for it
@@ -103,6 +105,7 @@ class Services:
         await self.ledger.stop()
         await self.limiter.stop()
         await self.control.stop()
+        await self.cache.watch.stop()
         await self.models.stop()
         if self.metrics.telemetry is not None:
             await self.metrics.telemetry.stop()

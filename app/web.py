@@ -50,6 +50,7 @@ class WebApp:
 
     def __init__(self, settings: Settings) -> None:
         # Here and not above: the module is imported by the worker's health server and by tests of the hot path alone.
+        from app.cache.routes import routes as cache_routes
         from app.product.routes import routes
 
         self._settings = settings
@@ -62,6 +63,7 @@ class WebApp:
                 Route("/health/live", _live, methods=["GET"]),
                 Route("/health/ready", self._ready, methods=["GET"]),
                 Route("/openapi.json", self._openapi, methods=["GET"]),
+                *cache_routes(self.services),
                 *routes(self.pipeline, self.services),
             ],
             lifespan=self._lifespan,

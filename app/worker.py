@@ -149,7 +149,11 @@ class DocumentReader:
         self._table = settings.state_table
         self._metrics = services.metrics
         self._documents = Documents(
-            services.aws, table=settings.state_table, bucket=settings.documents_bucket, queue_url=settings.queue_url
+            services.aws,
+            table=settings.state_table,
+            bucket=settings.documents_bucket,
+            queue_url=settings.queue_url,
+            invalidate=services.cache.watch.invalidate,
         )
         self._ingest = Ingest(self._documents, Gateway(pipeline), lambda: services.models.current.product)
 

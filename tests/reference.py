@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from app.budgets.gate import RUNG_HEADER
+from app.cache.wishes import TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
 from app.jobs.settings import ROTATION_ENVIRONMENT
@@ -23,7 +24,8 @@ from components._timeouts import derive
 HEADERS = (
     ("`authorization`", "request", "`Bearer` and a prodkit key"),
     ("`content-type`", "request", "`application/json` under `/v1`, when it is sent"),
-    ("`cache-control`", "request", "`no-store` or `no-cache`: the answer is neither read from nor put into the cache"),
+    ("`cache-control`", "request", "`no-store`, `no-cache`, `max-age`, `max-stale`, `only-if-cached`: see cache.md"),
+    (f"`{TAGS_HEADER}`", "request", "what the answer depends on: `DELETE /cache?tag=` makes it unreachable"),
     (f"`{PRIORITY_HEADER}`", "request", "`interactive` (the default) or `background`, which is shed first"),
     (
         f"`{WAIT_HEADER}`",
@@ -33,13 +35,14 @@ HEADERS = (
     (f"`{TIMEOUT_HEADER}`", "request", "the time-out of OpenAI's own clients: a longer wait for a turn is refused"),
     (f"`{FEATURE_HEADER}`", "request", "what the caller's money is spent on, for the ledger's views"),
     (f"`{DEADLINE_HEADER}`", "request", "how long the answer may take: the request is deferred, at half the price"),
-    (f"`{IDEMPOTENCY_HEADER}`", "request", "of a deferred request: the same key and request again is the same one"),
+    (f"`{IDEMPOTENCY_HEADER}`", "request", "the same key and request again is the same call, deferred or not"),
     (f"`{TRACE_HEADER}`", "both", "W3C trace context: the caller's step, and ours in the answer"),
     (f"`{STATE_HEADER}`", "request", "goes with the spans to a collector"),
     ("`x-request-id`", "answer", "ours, as in the log line"),
     ("`x-upstream-request-id`", "answer", "OpenAI's, for its support"),
     ("`x-prodkit-model`", "answer", "the model that answered: behind an alias, or a fallback"),
-    ("`x-prodkit-cache`", "answer", "`hit`, `miss` or `bypass`"),
+    ("`x-prodkit-cache`", "answer", "`hit`, `stale`, `join`, `miss` or `bypass`"),
+    ("`age`", "answer", "seconds since a kept answer was made"),
     (f"`{RUNG_HEADER}`", "answer", "how far a budget lowers what is served"),
     ("`retry-after`", "answer", "seconds; OpenAI's own, or ours with 429 and 503"),
     ("`x-should-retry`", "answer", "`false`: clients of OpenAI do not try again by themselves"),

@@ -32,6 +32,12 @@ class BudgetGate:
         self._metrics = metrics
         self._wall_clock = wall_clock
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing degraded, for anybody."""
+        current = self._control.current
+        return not current.holds and not current.rungs
+
     def admit(self, identity: Identity, model: str) -> None:
         """Let a call pass; raises ApiError 403 `spending_held` that names the scope and the way out."""
         holds = self._control.current.holds

@@ -8,14 +8,12 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from app import trace
-from app.budgets.gate import RUNG_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.limits import Caller
 from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
-from app.pipeline import look_up as cache_step
 from app.pipeline import record as record_step
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
@@ -27,10 +25,12 @@ from app.pipeline.economise import affordable_plan
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import BYTES_PER_TOKEN
 from app.pipeline.fold import fold
+from app.pipeline.headers import own_headers
 from app.pipeline.isolate import isolated
+from app.pipeline.look_up import LookUp
 from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
-from app.pipeline.meter import usage_of
+from app.pipeline.meter import is_complete, usage_of
 from app.pipeline.pay import Payment
 from app.pipeline.phases import Phases
 from app.pipeline.prompt_cache import scoped
@@ -61,6 +61,7 @@ class Pipeline:
         self.desk = Desk(services)
         """For requests that may wait."""
         self._pending: set[asyncio.Task[None]] = set()
+        self._look_up = LookUp(services, self._produce, self._later, self._write)
 
     async def run(self, call: Call) -> Reply:
         """Answer one call; raises ApiError before the first byte, and only then. One log line for each call.
@@ -95,25 +96,18 @@ class Pipeline:
 
     async def _answer(self, call: Call, record: Record) -> Reply:
         """The kept answer to a call, else a produced one."""
-        services = self._services
+        known = self._look_up.at_once(call, record)
+        if known is not None:
+            return known
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
         asked = scoped(endpoint, isolated(endpoint, document), call.identity.tenant)
-        plan = affordable_plan(services, call.identity, endpoint, asked, record)
+        plan = affordable_plan(self._services, call.identity, endpoint, asked, record)
         record.planned(plan)
         may_wait = call.headers.get(DEADLINE_HEADER)
         if may_wait is not None:
             return await self._defer(call, plan, record, may_wait)
-        place = cache_step.place_of(call, plan)
-        record.cache = cache_step.BYPASS if place is None else cache_step.MISS
-        if place is not None:
-            kept = await cache_step.look_up(services.cache, place)
-            if kept is not None:
-                record.cache = cache_step.HIT
-                record.status = 200
-                Payment(services.ledger, call, record).cached(plan)
-                return Reply(200, [("content-type", kept.content_type), *_headers(record)], kept.body)
-        return await self._produce(Work(call, record, plan, place, Payment(services.ledger, call, record)))
+        return await self._look_up.answer(call, plan, record)
 
     async def _defer(self, call: Call, plan: Plan, record: Record, deadline: str) -> Reply:
         """Keep a call for later. It takes a request from its key's limit and no tokens: those are not this minute's."""
@@ -124,7 +118,7 @@ class Pipeline:
         record.status = 202
         again = str(self._services.settings.defer_collect_seconds)
         headers = [("content-type", "application/json"), ("location", DEFERRED_PATH + record.deferred)]
-        return Reply(202, [*headers, ("retry-after", again), *_headers(record)], body)
+        return Reply(202, [*headers, ("retry-after", again), *own_headers(record)], body)
 
     async def _produce(self, work: Work) -> Reply:
         """Pay for an answer: reserve, ask, settle, keep."""
@@ -143,15 +137,15 @@ class Pipeline:
         served, answer = await self._ask(work)
         if served is not work.plan:
             record.fell_back(served)
-            work.plan, work.place = served, None  # the planned model's place is for its own answers
+            work.plan = served
         if isinstance(answer, OpenStream):
             return self._stream(work, answer)
         record.answered(answer)
         if answer.status == 200:
-            plan, endpoint = work.plan, work.plan.endpoint
+            endpoint = work.plan.endpoint
             document, usage = answer.document, usage_of(endpoint, answer.document)
             cut = answer.usage_estimated and usage is not None
-            found = work.payment.settle(
+            work.payment.settle(
                 None if cut else usage,
                 Outcome.CUT if cut else Outcome.OK,
                 output_bytes=usage.output_tokens * BYTES_PER_TOKEN if usage else 0,
@@ -159,12 +153,12 @@ class Pipeline:
                 served=document.get("model"),
                 upstream=answer.upstream_request_id,
             )
-            if work.place is not None:
-                self._later(cache_step.keep(services.cache, work.place, plan, answer, found))
+            # The planned model's place is for its own answers.
+            work.complete = record.fallback_from is None and is_complete(endpoint, answer.document)
         else:
             work.payment.failed(answer, unsure=False)
         self._settle(work)
-        return Reply(answer.status, [*answer.headers, *_headers(record)], answer.body)
+        return Reply(answer.status, [*answer.headers, *own_headers(record)], answer.body)
 
     def _settle(self, work: Work) -> None:
         """Bring every account to what the record says was used, while nobody waits."""
@@ -251,6 +245,9 @@ class Pipeline:
                 record.failed_inside(end.error_code)
             elif end.left_early:
                 record.left(draining=self._services.draining)
+            else:
+                stopped = isinstance(body, CutStream) and body.response.get("status") == "completed"
+                work.complete = record.fallback_from is None and (meter.complete or stopped)
             self._settle(work)
             self._write(record)
 
@@ -269,16 +266,17 @@ class Pipeline:
                 opened, deadline=deadline, heartbeat_seconds=heartbeat, on_end=on_end, payment=work.payment
             )
         )
-        return Reply(200, [*opened.headers, *_headers(record)], body)
+        return Reply(200, [*opened.headers, *own_headers(record)], body)
 
     def _write(self, record: Record) -> None:
         record_step.write(record, self._services.metrics)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do work that no caller waits for, and let `close` wait for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._pending.discard(task)
@@ -306,16 +304,3 @@ def _record(call: Call, *, sampled: bool) -> Record:
     else:
         record.trace = trace.new(call.request_id, sampled=sampled)
     return record
-
-
-def _headers(record: Record) -> list[tuple[str, str]]:
-    """Our own headers of an answer."""
-    headers = record.id_headers()
-    headers.append((RUNG_HEADER, record.rung.label))
-    if record.cache is not None:
-        headers.append(("x-prodkit-cache", record.cache))
-    if record.model is not None:
-        headers.append(("x-prodkit-model", record.model))
-    if record.upstream_request_id is not None:
-        headers.append(("x-upstream-request-id", record.upstream_request_id))
-    return headers

@@ -1,55 +1,124 @@
-"""Step: has this tenant asked exactly this before? Only whole, complete, unstreamed answers are kept."""
+"""Step: has this tenant asked this before, or is it being asked just now? Else it is asked, once for all who wait."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
 from typing import TYPE_CHECKING
 
-from app.cache import CachedResponse, canonical
-from app.pipeline.answer import Answer
-from app.pipeline.meter import is_complete
+from app.cache.answers import Answers, Found
+from app.cache.memory import Road
+from app.cache.place import Place, place_of
+from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
+from app.deferred.deadline import HEADER as DEADLINE_HEADER
+from app.errors import ApiError
+from app.pipeline.fly import MISS, STALE, TOKEN_BYTES, Flights, kept
+from app.pipeline.messages import Reply, Work
+from app.pipeline.pay import Payment
+from app.valkey import ValkeyAwayError
 
 if TYPE_CHECKING:
-    from app.cache import ResponseCache
-    from app.models import Usage
     from app.pipeline.choose import Plan
+    from app.pipeline.fly import Later, Produce, Write
     from app.pipeline.messages import Call
+    from app.pipeline.record import Record
+    from app.services import Services
 
-HIT, MISS, BYPASS = "hit", "miss", "bypass"
-_OPT_OUTS = frozenset({"no-cache", "no-store"})
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the answer of one call is kept."""
-
-    tenant: str
-    endpoint: str
-    question: bytes
+BYPASS = "bypass"
+_UNUSUAL = ("cache-control", IDEMPOTENCY_HEADER, DEADLINE_HEADER)
+"""Headers with which a request is another one than its bytes say."""
 
 
-def place_of(call: Call, plan: Plan) -> Place | None:
-    """The place for the answer to a plan, or None when it is not to be read or kept."""
-    wishes = {wish.strip().lower() for wish in call.headers.get("cache-control", "").split(",")}
-    if plan.stream or not plan.endpoint.cached or wishes & _OPT_OUTS:
-        return None
-    return Place(call.identity.tenant, plan.endpoint.path, canonical(plan.document))
+class LookUp:
+    """Finds answers for the calls of one pipeline."""
+
+    def __init__(self, services: Services, produce: Produce, later: Later, write: Write) -> None:
+        """`produce` makes an answer, `later` runs work that no caller waits for, `write` ends a record."""
+        self._services = services
+        self._answers: Answers = services.cache
+        self._produce = produce
+        self._later = later
+        self._flights = Flights(services, produce, later, write)
+
+    def at_once(self, call: Call, record: Record) -> Reply | None:
+        """The reply to a call that was answered before in the very same bytes, when that needs no waiting at all."""
+        headers = call.headers
+        if any(name in headers for name in _UNUSUAL) or not self._services.budgets.idle:
+            return None
+        way = self._answers.short_way(call, headers.get(TAGS_HEADER), self._services.models.current)
+        if way is None:
+            return None
+        road, found = way
+        record.planned(road.plan)
+        Payment(self._services.ledger, call, record).cached(road.plan)
+        return kept(record, found)
+
+    async def answer(self, call: Call, plan: Plan, record: Record) -> Reply:
+        """The kept answer, that of a flight, or a new one; raises ApiError."""
+        place = place_of(call, plan)
+        if place is None:
+            record.cache = BYPASS
+            return await self._produce(Work(call, record, plan, None, self._payment(call, record)))
+        stamp = await self._answers.watch.stamp(place.fields) if place.fields else ""
+        if stamp is None:
+            return await self._without_epochs(Work(call, record, plan, place, self._payment(call, record)))
+        place.at(stamp)
+        work = Work(call, record, plan, place, self._payment(call, record))
+        if place.wishes.no_cache:
+            return await self._anew(work, place)
+        found = None
+        if place.fields and self._services.budgets.idle:
+            request = (place.tenant, call.endpoint, call.body, call.headers.get(TAGS_HEADER))
+            self._answers.memory.remember(request, Road(plan.models, place, plan))
+        if place.fields:
+            found = self._answers.held(place)
+        if found is None:
+            if place.wishes.only_if_cached:
+                return await self._only_if_cached(work, place)
+            return await self._flights.board(work, place)
+        if found.state == STALE:
+            self._flights.refresh(work, place)
+        work.payment.cached(plan)
+        return kept(record, found)
+
+    def _payment(self, call: Call, record: Record) -> Payment:
+        return Payment(self._services.ledger, call, record)
+
+    async def _without_epochs(self, work: Work) -> Reply:
+        """Valkey is away: nothing kept can be trusted. What is asked in one moment still shares one answer here."""
+        place, record = work.place, work.record
+        assert place is not None
+        if place.wishes.only_if_cached:
+            raise _not_kept()
+        record.cache = BYPASS
+        tagged = len(place.fields) > 1
+        if tagged or place.wishes.no_cache:
+            work.place = None
+            return await self._produce(work)
+        place.at("")
+        return await self._flights.board(work, place, shared=False)
+
+    async def _anew(self, work: Work, place: Place) -> Reply:
+        """A new answer for a caller who wants no other; a whole one is kept for those who do not mind."""
+        work.record.cache = MISS
+        reply = await self._produce(work)
+        if isinstance(reply.body, bytes) and work.complete:
+            entry = self._answers.made(place, reply.body, work.plan.model.name)
+            self._answers.hold(place, entry)
+            self._later(self._answers.keep(place, secrets.token_hex(TOKEN_BYTES), entry))
+        return reply
+
+    async def _only_if_cached(self, work: Work, place: Place) -> Reply:
+        try:
+            claim = await self._answers.store.follow(place, "", 0)
+        except ValkeyAwayError:
+            raise _not_kept() from None
+        entry = None if claim.over else claim.entry
+        found: Found | None = None if entry is None else self._answers.accept(place, entry)
+        if found is None:
+            raise _not_kept()
+        work.payment.cached(work.plan)
+        return kept(work.record, found)
 
 
-async def look_up(cache: ResponseCache, place: Place) -> CachedResponse | None:
-    """The kept answer, or None; a cache that is away or slow is a miss."""
-    return await cache.get(place.tenant, place.endpoint, place.question)
-
-
-async def keep(cache: ResponseCache, place: Place, plan: Plan, answer: Answer, usage: Usage) -> None:
-    """Keep a complete answer."""
-    if answer.status != 200 or not is_complete(plan.endpoint, answer.document):
-        return
-    response = CachedResponse(
-        body=answer.body,
-        content_type="application/json",
-        model=plan.model.name,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-    )
-    await cache.put(place.tenant, place.endpoint, place.question, response)
+def _not_kept() -> ApiError:
+    return ApiError("not_cached", "No answer to this is kept, and `Cache-Control: only-if-cached` asks for no other.")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from app.limits import ANYBODY
 
 if TYPE_CHECKING:
+    from app.cache.place import Place
     from app.keys import Identity
     from app.limits import Caller, Grant
     from app.pipeline.choose import Plan
-    from app.pipeline.look_up import Place
     from app.pipeline.pay import Payment
     from app.pipeline.record import Record
 
@@ -64,6 +64,8 @@ class Work:
     place: Place | None
     """Where the answer is kept; None = nowhere."""
     payment: Payment
+    complete: bool = False
+    """The answer came to its natural end on the planned model, so it may be kept."""
     grant: Grant | None = None
     """Tokens reserved, once they are."""
     caller: Caller = ANYBODY

@@ -13,6 +13,8 @@ from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 if TYPE_CHECKING:
     from app.sse import Event
 
+NATURAL_ENDS = frozenset({"stop", "tool_calls", "function_call"})
+"""Reasons of a choice of Chat Completions to end that are no cut and no filter."""
 NOTHING = Usage(input_tokens=0, cached_tokens=0, cache_write_tokens=0, output_tokens=0)
 
 
@@ -50,8 +52,7 @@ def is_complete(endpoint: Endpoint, answer: Mapping[str, Any]) -> bool:
     if endpoint is CHAT:
         choices = answer["choices"]
         return bool(choices) and all(
-            isinstance(choice, dict) and choice.get("finish_reason") in ("stop", "tool_calls", "function_call")
-            for choice in choices
+            isinstance(choice, dict) and choice.get("finish_reason") in NATURAL_ENDS for choice in choices
         )
     return True
 
@@ -69,6 +70,10 @@ class StreamMeter(Protocol):
     """The stream itself says that it failed."""
     answer: dict[str, Any]
     """What the last event that told of it said of the answer as a whole: its id, its model, its service tier."""
+
+    @property
+    def complete(self) -> bool:
+        """The answer came to its natural end: what `is_complete` says of a whole one."""
 
     def see(self, event: Event) -> bool:
         """Take one event; False when the caller must not get it. Raises ValueError when its data is not JSON."""
@@ -96,6 +101,7 @@ class ResponsesMeter:
         self.ended = False
         self.error_code: str | None = None
         self.answer: dict[str, Any] = {}
+        self.complete = False
         self._sequence = -1
 
     def see(self, event: Event) -> bool:
@@ -116,6 +122,7 @@ class ResponsesMeter:
 
     def _end(self, kind: str, document: dict[str, Any]) -> None:
         self.ended = True
+        self.complete = kind == "response.completed"
         response = document.get("response")
         if isinstance(response, dict):
             self.answer = response
@@ -165,6 +172,12 @@ class ChatMeter:
         self.error_code: str | None = None
         self.answer: dict[str, Any] = {}
         self._hides_usage = hides_usage
+        self._reasons: set[object] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Every choice that said why it ended came to its natural end."""
+        return self.ended and self.error_code is None and bool(self._reasons) and self._reasons <= NATURAL_ENDS
 
     def see(self, event: Event) -> bool:
         """Take one event; the chunk that holds nothing but the usage is hidden from a caller who did not ask for it."""
@@ -183,6 +196,8 @@ class ChatMeter:
         self.answer = chunk
         for choice in choices:
             self.output_bytes += _delta_bytes(choice.get("delta") or {})
+            if choice.get("finish_reason") is not None:
+                self._reasons.add(choice["finish_reason"])
         given = chunk.get("usage")
         usage = None if given is None else read_usage(given)
         if usage is None:

@@ -44,7 +44,7 @@ FIELDS: dict[str, str] = {
     "fallback_from": "the planned model, when another answered",
     "status": "HTTP status; 499 when the caller left before there was one",
     "stream": "whether the caller read a stream",
-    "cache": "`hit`, `miss` or `bypass`",
+    "cache": "`hit`, `stale`, `join`, `miss` or `bypass`",
     "budget_rung": "how far the call's budgets were degraded; absent when they were not",
     "input_tokens": "as OpenAI counted, cached ones included",
     "output_tokens": "as OpenAI counted",
@@ -268,7 +268,7 @@ def _count(record: Record, counts: Metrics) -> None:
             counts.count(metrics.ERROR_DOMAINS[record.domain])
         if record.error_code == "rate_limit_exceeded" and record.domain is Domain.POLICY:
             counts.count(metrics.RATE_LIMITED)
-    if record.cache == "hit":
+    if record.cache in ("hit", "stale", "join"):
         counts.count(metrics.CACHE_HITS)
     elif record.cache == "miss":
         counts.count(metrics.CACHE_MISSES)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from app.cache.wishes import DOCUMENTS_TAG, TAGS_HEADER
 from app.errors import KINDS, ApiError
+from app.pipeline.headers import CACHE_HEADER
 from app.product.prompt import INSTRUCTIONS, Source, cited, numbered, request_input
 from app.product.vectors import Vector
 
@@ -90,11 +92,12 @@ class Ask:
                 sources = await self._find(client, identity.tenant, question)
                 if not sources:
                     return _nothing()
-                response = await client.responses.create(**self._request(question, sources))
+                raw = await client.responses.with_raw_response.create(**self._request(question, sources))
+                response, cache = raw.parse(), raw.headers.get(CACHE_HEADER)
         if response.status == "failed":
             raise _failure(response.error)
         text = response.output_text
-        return {"answer": text, **_shown(sources), **_done(response, text, sources)}
+        return {"answer": text, **_shown(sources), **_done(response, text, sources, cache)}
 
     async def events(
         self, identity: Identity, request_id: str, question: str, parent: Record | None = None
@@ -116,7 +119,8 @@ class Ask:
                     return
                 async with await client.responses.create(**self._request(question, sources), stream=True) as stream:
                     yield "sources", _shown(sources)
-                    async with aclosing(_answer(stream, sources)) as answer:
+                    cache = stream.response.headers.get(CACHE_HEADER)
+                    async with aclosing(_answer(stream, sources, cache)) as answer:
                         async for event in answer:
                             yield event
 
@@ -129,10 +133,18 @@ class Ask:
     def _request(self, question: str, sources: Sequence[Source]) -> dict[str, Any]:
         """No tools, nothing stored: text out of a document has no way to act."""
         asked = request_input(question, sources)
-        return {"model": self._product().answer_model, "instructions": INSTRUCTIONS, "input": asked, "store": False}
+        return {
+            "model": self._product().answer_model,
+            "instructions": INSTRUCTIONS,
+            "input": asked,
+            "store": False,
+            "extra_headers": {TAGS_HEADER: DOCUMENTS_TAG},
+        }
 
 
-async def _answer(stream: AsyncIterator[Any], sources: Sequence[Source]) -> AsyncGenerator[Event, None]:
+async def _answer(
+    stream: AsyncIterator[Any], sources: Sequence[Source], cache: str | None
+) -> AsyncGenerator[Event, None]:
     """The events of one Responses stream in our words; raises ApiError when it fails or has no end."""
     text: list[str] = []
     async for event in stream:
@@ -140,7 +152,7 @@ async def _answer(stream: AsyncIterator[Any], sources: Sequence[Source]) -> Asyn
             text.append(event.delta)
             yield "delta", {"text": event.delta}
         elif event.type in _ENDS:
-            yield "done", _done(event.response, "".join(text), sources)
+            yield "done", _done(event.response, "".join(text), sources, cache)
             return
         elif event.type in _FAILURES:
             raise _failure(event if event.type == "error" else event.response.error)
@@ -173,8 +185,11 @@ def _shown(sources: Sequence[Source]) -> dict[str, Any]:
     return {"sources": [source.to_json() for source in sources], "no_sources": not sources}
 
 
-def _done(response: Response, text: str, sources: Sequence[Source]) -> dict[str, Any]:
-    """How an answer ended: `incomplete` when the token limit or a filter cut it; tokens as OpenAI counts them."""
+def _done(response: Response, text: str, sources: Sequence[Source], cache: str | None) -> dict[str, Any]:
+    """How an answer ended: `incomplete` when the token limit or a filter cut it; tokens as OpenAI counts them.
+
+    `cache` says where the model's answer is from: with `hit`, `stale` and `join` nothing was spent on it.
+    """
     usage = response.usage
     return {
         "status": response.status,
@@ -183,6 +198,7 @@ def _done(response: Response, text: str, sources: Sequence[Source]) -> dict[str,
         "no_sources": not sources,
         "model": response.model,
         "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens} if usage else None,
+        "cache": cache,
     }
 
 
@@ -194,6 +210,7 @@ def _nothing() -> dict[str, Any]:
         "citations": [],
         "model": None,
         "usage": None,
+        "cache": None,
     }
     return {"answer": NO_SOURCES, **_shown([]), **ending}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from app.aws import Aws, error_code
+from app.cache.wishes import DOCUMENTS_TAG
 from app.errors import ApiError
 
 ID = re.compile(r"doc_[0-9a-f]{28}\Z")
@@ -20,6 +21,8 @@ KEY_ID = re.compile(r"[0-9a-f]{12}\Z")
 PENDING, READY, FAILED = "pending", "ready", "failed"
 MESSAGE_VERSION = 1
 MAX_REASON_CHARACTERS = 500
+Invalidate = Callable[[str, str], Awaitable[None]]
+"""Called with a tenant and a tag."""
 _GONE = frozenset({"NoSuchKey", "404"})
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 
@@ -72,8 +75,10 @@ class Job:
 class Documents:
     """Reads and writes documents. Every method raises ApiError 503 `service_unavailable` when AWS does not answer."""
 
-    def __init__(self, aws: Aws, *, table: str, bucket: str, queue_url: str) -> None:
+    def __init__(self, aws: Aws, *, table: str, bucket: str, queue_url: str, invalidate: Invalidate) -> None:
+        """`invalidate` makes a tenant's answers from documents unreachable; it returns once that is so everywhere."""
         self._aws = aws
+        self._invalidate = invalidate
         self._table = table
         self._bucket = bucket
         self._queue_url = queue_url
@@ -162,7 +167,10 @@ class Documents:
         return int(found["Item"]["n"]["N"]) if "Item" in found else 0
 
     async def bump(self, tenant: str) -> None:
-        """Make every replica look again at what can be searched."""
+        """Make every replica look again at what can be searched, and forget each answer that was made from it.
+
+        Returns when all have; raises ApiError 503 when that cannot be known, and then it is to be done again.
+        """
         await self._call(
             "dynamodb",
             "update_item",
@@ -171,6 +179,7 @@ class Documents:
             UpdateExpression="ADD n :one",
             ExpressionAttributeValues={":one": {"N": "1"}},
         )
+        await self._invalidate(tenant, DOCUMENTS_TAG)
 
     def _query(self, tenant: str) -> dict[str, Any]:
         return {

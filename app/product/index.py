@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.cache.wishes import DOCUMENTS_TAG
 from app.product.documents import Document
 from app.product.vectors import Segment, Vector, unpack
 
@@ -83,6 +84,7 @@ class ExactIndex:
         self._bytes = 0
         self._listings: OrderedDict[str, _Listing] = OrderedDict()
         self._loads = asyncio.Semaphore(LOADS)
+        self._changes = 0
 
     @property
     def held_bytes(self) -> int:
@@ -109,19 +111,33 @@ class ExactIndex:
         hits = [hit for some in found for hit in some]
         return sorted(hits, key=lambda hit: (-hit.score, hit.document_id, hit.start))[:k]
 
+    def changed(self, tenant: str, tag: str) -> None:
+        """Told of an invalidation before it is acknowledged: look at the tenant's documents anew when asked next."""
+        if tag in ("", DOCUMENTS_TAG):
+            self._changes += 1
+            listing = self._listings.get(tenant)
+            if listing is not None:
+                listing.checked = float("-inf")
+
+    def _unless_changed(self, changes: int, now: float) -> float:
+        """When what was just read counts as checked: not at all when an invalidation came while it was read."""
+        return now if changes == self._changes else float("-inf")
+
     async def _list(self, tenant: str) -> list[Document]:
         """The tenant's searchable documents, at most EPOCH_SECONDS old."""
         now = self._clock()
+        changes = self._changes
         listing = self._listings.get(tenant)
         if listing is not None and now - listing.checked < EPOCH_SECONDS:
             return listing.documents
         # The epoch goes first: a change between the two reads is seen now and looked at again, never missed.
         epoch = await self._documents.epoch(tenant)
         if listing is not None and listing.epoch == epoch and now - listing.listed < LISTING_SECONDS:
-            listing.checked = now
+            listing.checked = self._unless_changed(changes, now)
             return listing.documents
         documents = await self._documents.ready(tenant)
-        self._listings[tenant] = _Listing(documents, epoch, listed=now, checked=now)
+        checked = self._unless_changed(changes, now)
+        self._listings[tenant] = _Listing(documents, epoch, listed=now, checked=checked)
         self._listings.move_to_end(tenant)
         self._forget(tenant, {document.id for document in documents})
         while len(self._listings) > MAX_TENANTS:

@@ -52,7 +52,11 @@ def documents_of(services: Services) -> Documents:
     """The documents of a process, by its settings."""
     settings = services.settings
     return Documents(
-        services.aws, table=settings.state_table, bucket=settings.documents_bucket, queue_url=settings.queue_url
+        services.aws,
+        table=settings.state_table,
+        bucket=settings.documents_bucket,
+        queue_url=settings.queue_url,
+        invalidate=services.cache.watch.invalidate,
     )
 
 
@@ -110,7 +114,7 @@ class _Product:
         return _json(200, document.to_json())
 
     async def delete(self, request: Request) -> Response:
-        """DELETE /documents/{id}: gone from storage now, from every search within a second; repeatable."""
+        """DELETE /documents/{id}: gone from storage, from every search and every kept answer; repeatable."""
         identity = await self._identity(request)
         document_id: str = request.path_params["document_id"]
         if not ID.match(document_id):
@@ -130,6 +134,7 @@ class _Product:
             services = self._services_of()
             documents = documents_of(services)
             index = ExactIndex(documents, max_bytes=services.container.memory_mib * MIB // MEMORY_SHARE)
+            services.cache.listen(index.changed)
             ask = Ask(Gateway(pipeline), index, lambda: services.models.current.product)
             self._made[pipeline] = documents, ask
         return self._made[pipeline]

@@ -75,6 +75,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[CloudParts]:
+    """The emulated AWS of a stack."""
+    with emulated_cloud() as parts:
+        yield parts
+
+
+@contextlib.contextmanager
+def emulated_cloud() -> Iterator[CloudParts]:
     """An emulated AWS with the two tables, the bucket, the queue and the (still unset) secret of a stack."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -188,12 +195,19 @@ def cluster_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real cluster of one node that holds every slot; skips the test when redis-server is not installed."""
     if not shutil.which("redis-server"):
         pytest.skip("redis-server is not installed")
+    with cluster_server(tmp_path_factory.mktemp("cluster")) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def cluster_server(directory: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A real cluster of one node: its port and its process."""
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    with redis_server(tmp_path_factory.mktemp("cluster"), *options) as (port, _):
+    with redis_server(directory, *options) as (port, process):
         cli = ["redis-cli", "-p", str(port), "cluster"]
         subprocess.run([*cli, "addslotsrange", "0", "16383"], check=True, stdout=subprocess.DEVNULL)
         wait_until(lambda: b"cluster_state:ok" in subprocess.run([*cli, "info"], capture_output=True).stdout)
-        yield port
+        yield port, process
 
 
 @pytest.fixture

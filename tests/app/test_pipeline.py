@@ -179,7 +179,7 @@ async def test_a_fault_of_ours_is_an_api_error_too(gateway: Gateway, monkeypatch
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(gateway.services.cache, "get", broken)
+    monkeypatch.setattr(gateway.services.cache.watch, "stamp", broken)
     with pytest.raises(ApiError) as caught:
         await gateway.run("/v1/responses", {"model": "fast", "input": "hi"})
     assert (caught.value.status, caught.value.code) == (500, "internal_error")

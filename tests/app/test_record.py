@@ -12,9 +12,7 @@ from app.metrics import Metrics
 from app.models import Models, Usage, default_document
 from app.pipeline import record as step
 from app.pipeline.choose import make_plan
-from app.pipeline.endpoints import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES, Endpoint
-from app.pipeline.look_up import place_of
-from app.pipeline.messages import Call
+from app.pipeline.endpoints import RESPONSES
 from app.pipeline.pay import unknown_usage
 from app.pipeline.record import Record
 
@@ -119,37 +117,3 @@ def test_an_estimate_never_misses_what_was_produced() -> None:
     assert unknown_usage(seen, 9) == Usage(10, 0, 0, 3)
     hidden = make_plan(RESPONSES, asked, MODELS)
     assert unknown_usage(hidden, 9) == Usage(10, 0, 0, 50), "it may have thought for all it was allowed to"
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "more", "headers", "kept"),
-    [
-        (RESPONSES, {}, {}, True),
-        (CHAT, {}, {}, True),
-        (EMBEDDINGS, {}, {}, True),
-        (MODERATIONS, {}, {}, False),
-        (RESPONSES, {"stream": True}, {}, False),
-        (RESPONSES, {}, {"cache-control": "no-cache"}, False),
-        (RESPONSES, {}, {"cache-control": "max-age=0, No-Store"}, False),
-        (RESPONSES, {}, {"cache-control": "max-age=60"}, True),
-    ],
-)
-def test_only_whole_answers_of_those_who_do_not_object_are_kept(
-    endpoint: Endpoint, more: dict[str, Any], headers: dict[str, str], kept: bool
-) -> None:
-    model = {"text": "fast", "embedding": "embed", "moderation": "moderate"}[endpoint.kind]
-    content: Any = [] if endpoint is CHAT else "hi"
-    plan = make_plan(endpoint, {"model": model, endpoint.content: content, **more}, MODELS)
-    place = place_of(Call(endpoint.path, b"", IDENTITY, "req_1", headers), plan)
-    assert (place is not None) is kept
-    if place is not None:
-        assert (place.tenant, place.endpoint) == ("acme", endpoint.path)
-
-
-def test_the_model_that_answers_is_part_of_the_place_and_its_alias_is_not() -> None:
-    def place(model: str) -> Any:
-        plan = make_plan(RESPONSES, {"model": model, "input": "hi"}, MODELS)
-        return place_of(Call("/v1/responses", b"", IDENTITY, "req_1"), plan)
-
-    assert place("fast") == place("gpt-6-luna")
-    assert place("fast") != place("best")

@@ -10,12 +10,13 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import NoPermissionError
 
 from app.aws import Aws
-from app.cache import CachedResponse, ResponseCache
+from app.cache.answers import Answers
 from app.keys import Identity
 from app.limits import SCRIPTS, Limiter, Limits, Policy
 from app.settings import Settings
 from app.valkey import Valkey
 from components.cache import _ACCESS
+from tests.app.cache.conftest import place_at
 
 PASSWORD = "p" * 32
 
@@ -44,9 +45,17 @@ async def test_the_rights_that_the_stack_gives_are_enough_and_no_more(
         assert grant.shared
         limiter.settle(grant, 5)
         assert await limiter.sweep() >= 0
-        cache = ResponseCache(store, lambda: 60)
-        assert await cache.put("acme", "/v1/responses", b"{}", CachedResponse(b"{}", "application/json", "m", 1, 1))
-        assert await cache.get("acme", "/v1/responses", b"{}") is not None
+        answers = Answers(store, 1 << 20)
+        await answers.watch.start()
+        await answers.watch.invalidate("acme", "documents")
+        place = await place_at(answers)
+        assert (await answers.store.claim(place, "t", 5_000)).token == "t"
+        await answers.store.tell(answers.watch.replica, place.key, "t")
+        assert await answers.store.publish(place.key, "t", b"text")
+        assert (await answers.store.follow(place, "t", 0)).text == b"text"
+        assert await answers.store.keep(place, "t", answers.made(place, b"{}", "m"))
+        assert (await answers.store.claim(place, "u", 5_000)).entry is not None
+        await answers.watch.stop()
         with pytest.raises(NoPermissionError):
             await store.client.flushall()
         assert store.reachable

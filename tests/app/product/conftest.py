@@ -114,5 +114,9 @@ def documents(started: Services) -> Documents:
     """The documents of the emulated AWS."""
     settings = started.settings
     return Documents(
-        started.aws, table=settings.state_table, bucket=settings.documents_bucket, queue_url=settings.queue_url
+        started.aws,
+        table=settings.state_table,
+        bucket=settings.documents_bucket,
+        queue_url=settings.queue_url,
+        invalidate=started.cache.watch.invalidate,
     )

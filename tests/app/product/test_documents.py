@@ -32,7 +32,13 @@ async def test_a_new_document_is_pending_kept_and_queued(documents: Documents, c
 async def test_nothing_stays_behind_when_it_cannot_be_queued(started: Services, tenant: str) -> None:
     settings = started.settings
     absent = settings.queue_url + "-absent"
-    documents = Documents(started.aws, table=settings.state_table, bucket=settings.documents_bucket, queue_url=absent)
+    documents = Documents(
+        started.aws,
+        table=settings.state_table,
+        bucket=settings.documents_bucket,
+        queue_url=absent,
+        invalidate=started.cache.watch.invalidate,
+    )
     with pytest.raises(ApiError, match="cannot be reached"):
         await documents.create(tenant, "0123456789ab", "notes.md", "text")
     assert await documents.page(tenant, 10, None) == ([], False)
@@ -107,7 +113,13 @@ async def test_only_a_pending_document_fails(documents: Documents, tenant: str) 
 
 async def test_an_aws_that_is_away_is_a_503_that_says_to_come_back(tenant: str) -> None:
     aws = Aws("us-east-1", f"http://127.0.0.1:{free_port()}")
-    documents = Documents(aws, table="state", bucket="documents", queue_url="http://127.0.0.1:9/q")
+
+    async def invalidate(_tenant: str, _tag: str) -> None:
+        raise AssertionError("nothing changed")
+
+    documents = Documents(
+        aws, table="state", bucket="documents", queue_url="http://127.0.0.1:9/q", invalidate=invalidate
+    )
     try:
         with pytest.raises(ApiError) as caught:
             await documents.get(tenant, NOBODY)

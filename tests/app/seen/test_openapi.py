@@ -30,7 +30,7 @@ def test_every_path_that_is_served_is_described() -> None:
         raise AssertionError
 
     product = {route.path for route in routes(unused, unused) if isinstance(route, Route)}
-    ours = {"/v1/deferred/{deferred_id}", "/health/live", "/health/ready", openapi.PATH}
+    ours = {"/cache", "/v1/deferred/{deferred_id}", "/health/live", "/health/ready", openapi.PATH}
     others = ours | {"/v1/models", "/v1/models/{model}"}
     assert set(DOCUMENT["paths"]) == product | set(ENDPOINTS) | others
 

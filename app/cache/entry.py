@@ -1,0 +1,70 @@
+"""An answer that is kept, and the one seam through which it goes to Valkey and comes back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+
+import orjson
+
+DIGEST_BYTES = 16
+LENGTH_BYTES = 4
+MAX_META_BYTES = 4_096
+MAX_BODY_BYTES = 1 << 20
+"""A longer answer is not kept, and not shared with other replicas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer as it was, with what its next reader needs."""
+
+    body: bytes
+    content_type: str
+    model: str
+    """The model that gave the answer."""
+    status: int = 200
+    made_at: float = 0.0
+    """Unix seconds."""
+    fresh_seconds: float = 0.0
+    """From then on, how long it is as good as a new one."""
+    stale_seconds: float = 0.0
+    """After that, how long it may be given once more while a new one is made."""
+
+
+_TYPES = {"content_type": str, "model": str, "status": int}
+_NUMBERS = ("made_at", "fresh_seconds", "stale_seconds")
+_META = tuple(field.name for field in fields(Entry) if field.name != "body")
+
+
+def encode(key: str, entry: Entry) -> bytes:
+    """What is stored under a key: a digest over key and rest, the length of the description, description and body.
+
+    Everything that is kept outside this process passes here and through `decode`, with the tenant in the key: the
+    place for a key of each tenant's own.
+    """
+    meta = orjson.dumps({name: getattr(entry, name) for name in _META})
+    rest = len(meta).to_bytes(LENGTH_BYTES, "big") + meta + entry.body
+    return _digest(key, rest) + rest
+
+
+def decode(key: str, value: bytes) -> Entry | None:
+    """The entry in a stored value; None when it is damaged or was stored under another key."""
+    digest, rest = value[:DIGEST_BYTES], value[DIGEST_BYTES:]
+    if digest != _digest(key, rest):
+        return None
+    length = int.from_bytes(rest[:LENGTH_BYTES], "big")
+    if not 0 < length <= MAX_META_BYTES:
+        return None
+    body_at = LENGTH_BYTES + length
+    try:
+        meta = orjson.loads(rest[LENGTH_BYTES:body_at])
+        good = all(type(meta[name]) is kind for name, kind in _TYPES.items()) and all(
+            type(meta[name]) in (int, float) for name in _NUMBERS
+        )
+        return Entry(body=rest[body_at:], **meta) if good else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _digest(key: str, rest: bytes) -> bytes:
+    return hashlib.blake2b(rest, digest_size=DIGEST_BYTES, key=hashlib.sha256(key.encode()).digest()).digest()

@@ -1,0 +1,227 @@
+"""One question being answered for everybody who asks it meanwhile; a stream is read once and heard from its start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app import sse
+from app.cache.entry import MAX_BODY_BYTES
+from app.errors import ApiError
+
+if TYPE_CHECKING:
+    from app.cache.entry import Entry
+
+MAX_AHEAD_BYTES = 256 * 1024
+"""How far upstream is read ahead of the fastest reader; of a stream that is too long to share, of the slowest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What came of a flight: a kept or borrowed entry, or the leader's own headers with a body or a stream."""
+
+    state: str
+    """`hit`, `stale` or `join` when nothing was asked for; `miss` when the leader's call was made."""
+    entry: Entry | None = None
+    """Of a whole answer; None for a stream that is still being heard."""
+    headers: list[tuple[str, str]] | None = None
+    """For the leader's own caller."""
+    status: int = 200
+    age: float = 0.0
+    """Seconds since a kept entry was made."""
+
+
+class Flight:
+    """What the requests for one key share. `task` does the work; it is cancelled when nobody is interested any more."""
+
+    def __init__(self, key: str, token: str, leader: str, fingerprint: str, *, background: bool = False) -> None:
+        """`leader` is the id of the key that pays; a `background` flight goes on without anybody waiting."""
+        self.key = key
+        self.token = token
+        self.leader = leader
+        self.fingerprint = fingerprint
+        self.relay = Relay()
+        self.task: asyncio.Task[None] | None = None
+        self.remote = False
+        """Another replica waits for this as well."""
+        self.orphaned = False
+        """The leader's own caller has left, or there never was one: the line of its record is the flight's to write."""
+        self.background = background
+        self._interested = 0
+        self._landing: Landing | ApiError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits or reads, or nobody has to."""
+        return self._interested > 0 or self.background or self.remote
+
+    def land(self, landing: Landing | ApiError) -> None:
+        """Let everybody who waits go on; the first landing counts."""
+        if self._landing is None:
+            self._landing = landing
+            _wake(self._waiters)
+
+    async def landing(self) -> Landing:
+        """What came of it; raises the ApiError that it came to. A stream's caller reads it by a `Reader`.
+
+        Being cancelled ends one's own interest, and the flight when it was the last; then the flight's end is waited
+        for, so that what was used is accounted.
+        """
+        self._interested += 1
+        stays = False
+        try:
+            if self._landing is None:
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                await waiter
+            landing = self._landing
+            assert landing is not None
+            if isinstance(landing, ApiError):
+                raise landing
+            stays = landing.entry is None
+            return landing
+        except asyncio.CancelledError:
+            if self._interested == 1 and self.leave() and self.task is not None:
+                stays = True
+                await asyncio.wait([self.task])
+            raise
+        finally:
+            if not stays:
+                self._interested -= 1
+
+    def leave(self) -> bool:
+        """End one interest; True when that ended the flight."""
+        self._interested -= 1
+        if self.wanted or self.task is None or self.task.done():
+            return False
+        self.task.cancel()
+        return True
+
+
+class Relay:
+    """The pieces of a stream as they came; beyond MAX_BODY_BYTES nobody can join, and what all have is let go."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.ended = False
+        self.shareable = True
+        self.readers: set[Reader] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._room: list[asyncio.Future[None]] = []
+        self._let_go = 0
+
+    def add(self, piece: bytes) -> None:
+        """The next piece is here."""
+        self.pieces.append(piece)
+        self.size += len(piece)
+        if self.size > MAX_BODY_BYTES:
+            self.shareable = False
+        if self._waiters:
+            _wake(self._waiters)
+
+    def end(self) -> None:
+        """No more comes."""
+        self.ended = True
+        _wake(self._waiters)
+
+    def text(self) -> bytes:
+        """All of it, without the comments that only filled a silence."""
+        return b"".join([piece for piece in self.pieces if piece is not sse.HEARTBEAT])
+
+    async def room(self) -> None:
+        """Wait while the readers are too far behind."""
+        if self.size <= MAX_AHEAD_BYTES:
+            return
+        while self.readers and self._ahead() > MAX_AHEAD_BYTES:
+            self._release()
+            waiter = asyncio.get_running_loop().create_future()
+            self._room.append(waiter)
+            await waiter
+        self._release()
+
+    async def more(self) -> None:
+        """Wait for the next piece, or the end."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def moved(self) -> None:
+        """A reader has read, or left."""
+        if self._room:
+            _wake(self._room)
+
+    def _ahead(self) -> int:
+        read = [reader.read for reader in self.readers]
+        return self.size - (max(read) if self.shareable else min(read))
+
+    def _release(self) -> None:
+        """Let go of what every reader has, once nobody else can come."""
+        if not self.shareable and self.readers:
+            behind = min(reader.at for reader in self.readers)
+            for index in range(self._let_go, behind):
+                self.pieces[index] = b""
+            self._let_go = max(self._let_go, behind)
+
+
+class Reader:
+    """One caller's way through a flight's stream: a `ByteStream`."""
+
+    def __init__(self, flight: Flight, on_end: Callable[[bool], None] = lambda _left: None) -> None:
+        """`on_end` is called once, with whether the caller left before the end."""
+        self.at = 0
+        """Pieces read."""
+        self.read = 0
+        """Bytes read."""
+        self._flight = flight
+        self._relay = flight.relay
+        self._open = True
+        self._on_end: Callable[[bool], None] | None = on_end
+        self._relay.readers.add(self)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        relay = self._relay
+        while True:
+            at, count = self.at, len(relay.pieces)
+            if at < count and self._open:
+                piece = relay.pieces[at] if count == at + 1 else b"".join(relay.pieces[at:])
+                self.at = count
+                self.read += len(piece)
+                relay.moved()
+                if piece:
+                    return piece
+            elif relay.ended or not self._open:
+                self._tell(left=False)
+                raise StopAsyncIteration
+            else:
+                await relay.more()
+
+    async def aclose(self) -> None:
+        """Stop listening; the last to do so ends the stream, and waits until that is accounted. May be called twice."""
+        if not self._open:
+            return
+        self._tell(left=not self._relay.ended or self.at < len(self._relay.pieces))
+        self._open = False
+        self._relay.readers.discard(self)
+        self._relay.moved()
+        flight = self._flight
+        if flight.leave() and flight.task is not None:
+            await asyncio.wait([flight.task])
+
+    def _tell(self, *, left: bool) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(left)
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

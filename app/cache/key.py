@@ -1,0 +1,91 @@
+"""When are two requests the same question? Written in any order, with any spelling of a number, defaults or not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from app.cache.scripts import FORMAT
+
+# What OpenAI takes when a field is absent, for the fields where that depends on no model. openai 3.54.0, docstrings of
+# types/*_create_params.py. `null` means absent everywhere.
+_SAMPLING: Mapping[str, object] = {"temperature": 1, "top_p": 1}
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "/v1/responses": {
+        **_SAMPLING,
+        "parallel_tool_calls": True,
+        "truncation": "disabled",
+        "tool_choice": "auto",
+        "tools": [],
+        "include": [],
+        "metadata": {},
+        "text": {"format": {"type": "text"}},
+        "top_logprobs": 0,
+    },
+    "/v1/chat/completions": {
+        **_SAMPLING,
+        "n": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "logprobs": False,
+        "logit_bias": {},
+        "parallel_tool_calls": True,
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
+        "tools": [],
+        "metadata": {},
+    },
+    "/v1/embeddings": {"encoding_format": "float"},
+}
+_LEAST, _MOST = -(2**63), 2**64
+"""Whole numbers that JSON is read and written with here without becoming floats."""
+
+
+def canonical(endpoint: str, document: Mapping[str, Any]) -> bytes:
+    """The same bytes for the same question: keys sorted, one spelling of each number, no default, no `stream`.
+
+    Raises TypeError for what did not come from JSON.
+    """
+    defaults = DEFAULTS.get(endpoint, {})
+    told = {
+        name: value
+        for name, value in document.items()
+        if value is not None and name != "stream" and not (name in defaults and _same(value, defaults[name]))
+    }
+    written = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+    # A float that is a whole number is written with one of these; what stands in a text costs a walk and no more.
+    if b".0" in written or b"e+" in written:
+        return orjson.dumps(_numbers(told), option=orjson.OPT_SORT_KEYS)
+    return written
+
+
+def question_key(tenant: str, *parts: bytes) -> str:
+    """The Valkey key of a question. The tenant stands in it in clear, so that its entries can be found and removed."""
+    digest = hashlib.sha256(tenant.encode())
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))  # with lengths, so that no two splits of the same bytes collide
+        digest.update(part)
+    return f"cache:{FORMAT}:{tenant}:{{{digest.hexdigest()}}}"
+
+
+def fingerprint(body: bytes) -> str:
+    """What tells one request from another under the same idempotency key."""
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+def _same(value: object, default: object) -> bool:
+    # A bool equals 0 or 1 in Python, and is neither in JSON.
+    return isinstance(value, bool) is isinstance(default, bool) and value == default
+
+
+def _numbers(node: Any) -> Any:
+    if isinstance(node, float):
+        return int(node) if node.is_integer() and _LEAST <= node < _MOST else node
+    if isinstance(node, dict):
+        return {name: _numbers(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_numbers(value) for value in node]
+    return node

@@ -1,0 +1,324 @@
+"""Ask once for everybody: a flight is led here, or followed when another replica leads it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app import sse
+from app.cache.answers import Answers, Found
+from app.cache.entry import Entry
+from app.cache.flight import Flight, Landing, Reader
+from app.cache.store import Claim
+from app.errors import ApiError, Domain
+from app.ledger import Outcome
+from app.pipeline.headers import own_headers
+from app.pipeline.messages import ByteStream, Reply, Work
+from app.pipeline.meter import stream_meter
+from app.pipeline.pay import Payment
+from app.pipeline.record import Record
+from app.valkey import ValkeyAwayError
+
+if TYPE_CHECKING:
+    from app.cache.place import Place
+    from app.services import Services
+
+HIT, MISS, JOIN, STALE = "hit", "miss", "join", "stale"
+JSON = "application/json"
+TOKEN_BYTES = 8
+FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.01, 0.1
+"""Between two looks at what another replica has; new text of a stream brings it back to the first."""
+CLAIM_SLACK_SECONDS = 30
+"""Beyond the longest that the call behind a claim may take."""
+
+log = logging.getLogger(__name__)
+
+Produce = Callable[[Work], Awaitable[Reply]]
+Later = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+Write = Callable[[Record], None]
+
+
+class Flights:
+    """The questions that are being asked by this process, or followed by it."""
+
+    def __init__(self, services: Services, produce: Produce, later: Later, write: Write) -> None:
+        self._services = services
+        self._answers: Answers = services.cache
+        self._answers.on_waiting = self._heard_elsewhere
+        self._produce = produce
+        self._later = later
+        self._write = write
+        self._flights: dict[str, Flight] = {}
+
+    async def board(self, work: Work, place: Place, *, shared: bool = True) -> Reply:
+        """Join the flight for a place, or begin it; `shared` = with the other replicas. Raises ApiError."""
+        record = work.record
+        while True:
+            flight = self._flights.get(place.key)
+            leads = flight is None
+            if flight is None:
+                flight = self._begin(work, place, shared=shared)
+            elif flight.fingerprint != place.fingerprint:
+                raise _reused()
+            try:
+                landing = await flight.landing()
+            except asyncio.CancelledError:
+                if leads and flight.wanted and not record.told:
+                    record.left(draining=self._services.draining)
+                    record.told = flight.orphaned = True  # its line is written when the flight has ended
+                raise
+            except ApiError as error:
+                # The leader's own limits are no reason to refuse somebody else.
+                if leads or error.domain is not Domain.POLICY or flight.leader == work.call.identity.key_id:
+                    raise
+                self._forget(flight)
+                continue
+            return self._reply(flight, landing, work, leads=leads)
+
+    def refresh(self, work: Work, place: Place) -> None:
+        """Make a stale answer new for those who ask next, unless somebody does. It has a line of its own in the log."""
+        if place.key in self._flights:
+            return
+        record = Record(f"{work.call.request_id}-refresh", work.call.endpoint, work.call.identity)
+        record.planned(work.plan)
+        payment = Payment(self._services.ledger, work.call, record)
+        flight = self._begin(Work(work.call, record, work.plan, place, payment), place, shared=True, background=True)
+        record.told = flight.orphaned = True
+
+    def _begin(self, work: Work, place: Place, *, shared: bool, background: bool = False) -> Flight:
+        if work.record.cache is None:
+            work.record.cache = MISS
+        token = secrets.token_hex(TOKEN_BYTES)
+        flight = Flight(place.key, token, work.call.identity.key_id, place.fingerprint, background=background)
+        self._flights[place.key] = flight
+        flight.task = self._later(self._fly(flight, work, place, shared=shared))
+        return flight
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _reply(self, flight: Flight, landing: Landing, work: Work, *, leads: bool) -> Reply:
+        """What the flight came to, for one of its callers."""
+        record, entry = work.record, landing.entry
+        made = landing.state == MISS
+        if made and leads:
+            assert landing.headers is not None
+            return Reply(landing.status, landing.headers, entry.body if entry is not None else Reader(flight))
+        state = JOIN if made else landing.state
+        work.payment.cached(work.plan, Outcome.JOINED if state == JOIN else Outcome.CACHED)
+        if entry is not None:
+            return kept(record, Found(entry, state, landing.age))
+        record.cache, record.status = state, 200
+
+        def ended(left: bool) -> None:
+            if left:
+                record.left(draining=self._services.draining)
+            self._write(record)
+
+        return Reply(200, [("content-type", sse.MEDIA_TYPE), *own_headers(record)], Reader(flight, ended))
+
+    async def _fly(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> None:
+        """The whole of a flight; callers learn from its landing."""
+        claimed = shared
+        try:
+            if shared and await self._settled(flight, work, place):
+                claimed = False
+                return
+            await self._lead(flight, work, place, shared=shared)
+            claimed = False
+        except ApiError as error:
+            if flight.background:
+                work.record.refused(error)
+            flight.land(error)
+        except Exception:
+            log.exception("request failed", extra={"fields": {"request_id": work.call.request_id}})
+            flight.land(
+                ApiError("internal_error", f"Something went wrong here; report it with {work.call.request_id}.")
+            )
+        finally:
+            flight.land(ApiError("upstream_incomplete", "The answer was given up; try again."))
+            flight.relay.end()
+            self._forget(flight)
+            if claimed:
+                self._later(self._answers.release(place, flight.token, None))
+            if flight.orphaned and work.record.status is not None:
+                work.record.told = False
+                self._write(work.record)
+
+    async def _lead(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> None:
+        """Ask, share what comes, and keep it when it may be kept."""
+        reply = await self._produce(work)
+        if isinstance(reply.body, bytes):
+            good = work.complete or (place.fingerprint != "" and reply.status == 200)
+            entry: Entry | None = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
+            landing = Landing(MISS, entry, reply.headers, reply.status)
+            if good and shared and entry is not None:
+                self._answers.hold(place, entry)
+                flight.land(landing)
+                await self._answers.keep(place, flight.token, entry)
+                return
+        else:
+            landing = Landing(MISS, None, reply.headers)
+            flight.land(landing)
+            await self._pump(flight, reply.body)
+            text = flight.relay.text() if flight.relay.shareable else None
+            entry = None if text is None else self._answers.made(place, text, work.plan.model.name)
+            if work.complete and shared and entry is not None:
+                self._answers.hold(place, entry)
+                await self._answers.keep(place, flight.token, entry)
+                return
+        # Released before anybody learns of it: whoever tries again must not meet the same answer.
+        if shared:
+            await self._answers.release(place, flight.token, entry)
+        self._forget(flight)
+        flight.land(landing)
+
+    async def _pump(self, flight: Flight, body: ByteStream) -> None:
+        """Read a stream for all who hear it."""
+        relay = flight.relay
+        try:
+            async for piece in body:
+                relay.add(piece)
+                if not relay.shareable:
+                    self._forget(flight)
+                await relay.room()
+        finally:
+            await body.aclose()
+            relay.end()
+
+    async def _settled(self, flight: Flight, work: Work, place: Place) -> bool:
+        """Whether there is nothing to ask: an answer was kept, or another replica asks. False = this one shall."""
+        store, milliseconds = self._answers.store, self._longest(work)
+        try:
+            claim = await store.claim(place, flight.token, milliseconds, anew=flight.background)
+            while True:
+                if claim.fingerprint != place.fingerprint:
+                    raise _reused()
+                if claim.entry is not None:
+                    if flight.background or self._land_kept(flight, work, place, claim.entry):
+                        return True
+                    # Older than the caller wants it; when another replica makes it new, this one asks all the same.
+                    claim = await store.claim(place, flight.token, milliseconds, anew=True)
+                    if claim.entry is not None:
+                        return False
+                if claim.token == flight.token:
+                    return False
+                following = await self._follow(flight, work, place, claim)
+                if following is None:
+                    return True
+                claim = following
+        except ValkeyAwayError:
+            if flight.relay.pieces:
+                flight.relay.add(_broken(work))
+                return True
+            return False
+
+    def _land_kept(self, flight: Flight, work: Work, place: Place, entry: Entry) -> bool:
+        found = self._answers.accept(place, entry)
+        if found is None:
+            return False
+        flight.land(Landing(found.state, found.entry, age=found.age))
+        if found.state == STALE:
+            self._forget(flight)
+            self.refresh(work, place)
+        return True
+
+    async def _follow(self, flight: Flight, work: Work, place: Place, claim: Claim) -> Claim | None:
+        """Wait for what another replica asks. None = it has landed here; else what there is to claim instead."""
+        store, relay = self._answers.store, flight.relay
+        token, owner = claim.token, claim.owner
+        milliseconds = self._longest(work)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + milliseconds / 1000
+        pause = FIRST_LOOK_SECONDS
+        read = 0
+        await store.tell(owner, place.key, token)
+        while clock() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, SLOWEST_LOOK_SECONDS)
+            now = await store.follow(place, token, read)
+            if now.entry is not None:
+                if read:
+                    relay.add(now.entry.body[read:])
+                else:
+                    flight.land(Landing(JOIN, now.entry))
+                return None
+            lost = now.over or now.token != token
+            if not lost and not self._answers.watch.alive(owner):
+                lost = await store.take_over(place, token, flight.token, milliseconds)
+                now = Claim(token=flight.token, owner=owner, fingerprint=place.fingerprint)
+            if lost and read:
+                # Another answer would go on otherwise than this one began.
+                relay.add(_broken(work))
+                if now.token == flight.token:
+                    await store.release(place, flight.token, None)
+                return None
+            if lost and now.token == flight.token:
+                return now
+            if lost:
+                return await store.claim(place, flight.token, milliseconds)
+            if now.text:
+                flight.land(Landing(JOIN, None))
+                relay.add(now.text)
+                read += len(now.text)
+                pause = FIRST_LOOK_SECONDS
+                await relay.room()
+        raise ApiError("upstream_timeout", "The answer did not come in time; try again.")
+
+    def _heard_elsewhere(self, key: str, token: str) -> None:
+        """Another replica waits for what this one asks."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.token == token and not flight.remote:
+            flight.remote = True
+            self._later(self._publish(flight))
+
+    async def _publish(self, flight: Flight) -> None:
+        """Give a stream to the other replicas as it comes; a whole answer they find where it is kept."""
+        relay, sent = flight.relay, 0
+        while relay.shareable:
+            pieces, sent = relay.pieces[sent:], len(relay.pieces)
+            text = b"".join([piece for piece in pieces if piece is not sse.HEARTBEAT])
+            try:
+                if text and not await self._answers.store.publish(flight.key, flight.token, text):
+                    return
+            except ValkeyAwayError:
+                return
+            if sent < len(relay.pieces):
+                continue
+            if relay.ended:
+                return
+            await relay.more()
+
+    def _longest(self, work: Work) -> int:
+        """Milliseconds that a claim may last."""
+        settings = self._services.settings
+        seconds = settings.max_stream_seconds if work.plan.stream else settings.request_timeout_seconds
+        return int(1000 * (seconds + CLAIM_SLACK_SECONDS))
+
+
+def kept(record: Record, found: Found) -> Reply:
+    """The reply with an answer that this call did not ask for."""
+    entry = found.entry
+    record.cache, record.model, record.status = found.state, entry.model, entry.status
+    headers = [("content-type", entry.content_type), *own_headers(record)]
+    if found.state != JOIN:
+        headers.append(("age", str(int(found.age))))
+    return Reply(entry.status, headers, entry.body)
+
+
+def _broken(work: Work) -> bytes:
+    """The event that ends a stream whose leader is gone."""
+    meter = stream_meter(work.plan.endpoint, hides_usage=work.plan.hides_usage)
+    name, data = meter.error_event("upstream_incomplete", "The stream was cut before its end; try again.")
+    return sse.write(orjson.dumps(data), name)
+
+
+def _reused() -> ApiError:
+    message = "This Idempotency-Key was sent before with another request; send a new key for a new request."
+    return ApiError("idempotency_key_reused", message, param="Idempotency-Key")

@@ -1,0 +1,26 @@
+"""Our own headers of an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.budgets.gate import RUNG_HEADER
+
+if TYPE_CHECKING:
+    from app.pipeline.record import Record
+
+
+CACHE_HEADER = "x-prodkit-cache"
+
+
+def own_headers(record: Record) -> list[tuple[str, str]]:
+    """What an answer says of its way through this service."""
+    headers = record.id_headers()
+    headers.append((RUNG_HEADER, record.rung.label))
+    if record.cache is not None:
+        headers.append((CACHE_HEADER, record.cache))
+    if record.model is not None:
+        headers.append(("x-prodkit-model", record.model))
+    if record.upstream_request_id is not None:
+        headers.append(("x-upstream-request-id", record.upstream_request_id))
+    return headers

@@ -1,0 +1,296 @@
+"""Three replicas over one Valkey and one simulated OpenAI: what is asked at once is asked once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from app.errors import ApiError
+from app.keys import Identity
+from app.models import CachePolicy
+from app.pipeline import Call, Pipeline, Reply
+from app.services import Services
+from app.settings import Settings
+from app.upstream import Upstream
+from local.openai.server import Running, running
+from tests.app.conftest import CloudParts
+from tests.app.replica import made_up_openai_key, openai_secret
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with running(speed=0.5) as simulator:  # answers take their time, so that there is something to join
+        yield simulator
+
+
+@dataclass
+class Fleet:
+    """Replicas as pipelines of one process, and the OpenAI behind them."""
+
+    pipelines: list[Pipeline]
+    services: list[Services]
+    upstream: Running
+    identity: Identity
+
+    async def ask(
+        self,
+        replica: int,
+        body: dict[str, Any],
+        *,
+        identity: Identity | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        call = Call(
+            "/v1/responses",
+            json.dumps({"model": "fast", **body}).encode(),
+            identity or self.identity,
+            f"req_{secrets.token_hex(8)}",
+            {"content-type": "application/json", **(headers or {})},
+        )
+        return await self.pipelines[replica].run(call)
+
+    async def settle(self) -> None:
+        for pipeline in self.pipelines:
+            await pipeline.close()
+
+
+@pytest.fixture
+async def fleet(
+    request: pytest.FixtureRequest, settings: Settings, cloud: CloudParts, upstream: Running
+) -> AsyncIterator[Fleet]:
+    upstream.reset()
+    if getattr(request, "param", "single") == "cluster":
+        settings = replace(settings, cache_port=request.getfixturevalue("cluster_port"), cache_mode="cluster")
+    settings = replace(settings, openai_secret_arn=openai_secret(cloud, made_up_openai_key()))
+    tag = secrets.token_hex(6)
+    identity = Identity(f"tenant-{tag}", tag, "test", "user", 100_000, 100_000_000)
+    async with contextlib.AsyncExitStack() as stack:
+        services = [await Services.start(settings) for _ in range(3)]
+        pools = [
+            await stack.enter_async_context(Upstream(upstream.base_url, connections=64, tcp_keep_alive_seconds=45))
+            for _ in range(3)
+        ]
+        pipelines = [Pipeline(*parts) for parts in zip(services, pools, strict=True)]
+        made = Fleet(pipelines, services, upstream, identity)
+        yield made
+        await made.settle()
+        for service in services:
+            await service.stop()
+
+
+def state(reply: Reply) -> str:
+    return dict(reply.headers)["x-prodkit-cache"]
+
+
+async def text(reply: Reply) -> bytes:
+    if isinstance(reply.body, bytes):
+        return reply.body
+    try:
+        return b"".join([piece async for piece in reply.body])
+    finally:
+        await reply.body.aclose()
+
+
+@pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
+async def test_one_question_over_three_replicas_is_one_call(fleet: Fleet) -> None:
+    body = {"input": "What is asked by everybody?"}
+    replies = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(90)])
+    await fleet.settle()
+    states = [state(reply) for reply in replies]
+    assert len(fleet.upstream.requests()) == 1, set(states)
+    assert len({reply.body for reply in replies if isinstance(reply.body, bytes)}) == 1
+    assert states.count("miss") == 1
+    assert set(states) == {"miss", "join"}
+    spent = [await service.ledger.month(fleet.identity.tenant) for service in fleet.services]
+    again = [state(await fleet.ask(replica, body)) for replica in range(3)]
+    assert again == ["hit"] * 3
+    assert [await service.ledger.month(fleet.identity.tenant) for service in fleet.services] == spent
+
+
+@pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
+async def test_a_stream_is_heard_live_from_its_start_on_every_replica(fleet: Fleet) -> None:
+    body = {"input": "Tell me of the sea.", "stream": True}
+    leader = await fleet.ask(0, body)
+    first = await anext(aiter(leader.body))  # type: ignore[arg-type]
+    joiners = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(12)])
+    whole = first + await text(leader)
+    texts = [await text(reply) for reply in joiners]
+    assert [state(reply) for reply in joiners] == ["join"] * 12
+    assert set(texts) == {whole}
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 1
+    kept = await fleet.ask(2, body)
+    assert (state(kept), kept.body) == ("hit", whole)
+    assert dict(kept.headers)["content-type"].startswith("text/event-stream")
+
+
+async def test_whoever_leaves_hurts_nobody(fleet: Fleet) -> None:
+    for stream in (False, True):
+        body = {"input": f"Who leaves? {stream}", "stream": stream}
+        asking = [asyncio.create_task(fleet.ask(index % 3, body)) for index in range(9)]
+        await asyncio.sleep(0.05)
+        asking[0].cancel()  # one of each replica, the leader's caller among them
+        asking[4].cancel()
+        asking[8].cancel()
+        done = await asyncio.gather(*asking, return_exceptions=True)
+        replies = [reply for reply in done if isinstance(reply, Reply)]
+        assert len(replies) == 6
+        assert len({await text(reply) for reply in replies}) == 1
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+
+
+async def test_when_all_have_left_the_call_ends_and_the_next_asks_anew(fleet: Fleet) -> None:
+    body = {"input": "Is anybody there?"}
+    asking = [asyncio.create_task(fleet.ask(0, body)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await fleet.settle()
+    assert state(await fleet.ask(1, body)) == "miss"
+    assert len(fleet.upstream.requests()) <= 2  # the first may have ended before it was sent
+
+
+async def test_a_readers_close_hurts_nobody(fleet: Fleet) -> None:
+    body = {"input": "A stream that some close.", "stream": True}
+    replies = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(9)])
+    for reply in replies[:6]:
+        if not isinstance(reply.body, bytes):  # a replica may have heard of it when it was whole
+            await anext(aiter(reply.body))
+            await reply.body.aclose()
+    texts = {await text(reply) for reply in replies[6:]}
+    assert len(texts) == 1
+    assert b"response.completed" in texts.pop()
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 1
+
+
+async def test_an_error_is_shared_by_those_who_wait_and_kept_for_nobody(fleet: Fleet) -> None:
+    fleet.upstream.fault("status", status=400, code="invalid_value", times=1)
+    body = {"input": "A question that fails."}
+    replies = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(9)])
+    await fleet.settle()
+    failed = [reply for reply in replies if reply.status == 400]
+    assert len(fleet.upstream.requests()) == 1
+    assert len(failed) == 9
+    assert state(await fleet.ask(1, body)) == "miss"
+
+
+async def test_a_cut_answer_is_shared_and_not_kept(fleet: Fleet) -> None:
+    for stream in (False, True):
+        body = {"input": "Tell me a long story about the sea.", "max_output_tokens": 16, "stream": stream}
+        replies = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(6)])
+        assert len({await text(reply) for reply in replies}) == 1
+        await fleet.settle()
+        again = await fleet.ask(0, body)
+        assert state(again) == "miss"
+        await text(again)
+        await fleet.settle()
+    assert len(fleet.upstream.requests()) == 4
+
+
+async def test_one_tenants_answer_is_never_anothers(fleet: Fleet) -> None:
+    body = {"input": "What is the secret?"}
+    other = replace(fleet.identity, tenant=fleet.identity.tenant + "-b", key_id=secrets.token_hex(6))
+    one, two = await asyncio.gather(fleet.ask(0, body), fleet.ask(0, body, identity=other))
+    assert (state(one), state(two)) == ("miss", "miss")
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+    assert (await fleet.ask(1, body)).body == one.body
+    assert (await fleet.ask(1, body, identity=other)).body == two.body
+
+
+async def test_an_invalidated_answer_is_gone_everywhere_and_no_join_reaches_back(fleet: Fleet) -> None:
+    body = {"input": "What do my documents say?"}
+    tags = {"x-prodkit-cache-tags": "documents"}
+    assert state(await fleet.ask(0, body, headers=tags)) == "miss"
+    await fleet.settle()
+    assert [state(await fleet.ask(replica, body, headers=tags)) for replica in range(3)] == ["hit"] * 3
+    await fleet.services[1].cache.watch.invalidate(fleet.identity.tenant, "documents")
+    before = asyncio.create_task(fleet.ask(0, body, headers=tags))
+    await asyncio.sleep(0.05)
+    await fleet.services[2].cache.watch.invalidate(fleet.identity.tenant, "documents")
+    assert state(await fleet.ask(0, body, headers=tags)) == "miss"  # the flight from before the change is not joined
+    assert state(await before) == "miss"
+    await fleet.settle()
+    assert {state(await fleet.ask(replica, body, headers=tags)) for replica in range(3)} == {"hit"}
+    assert len(fleet.upstream.requests()) == 3
+
+
+async def test_the_same_idempotency_key_is_one_call_and_one_charge(fleet: Fleet) -> None:
+    body = {"input": "Pay once.", "temperature": 2}
+    once = {"idempotency-key": secrets.token_hex(4)}
+    replies = await asyncio.gather(*[fleet.ask(index % 3, body, headers=once) for index in range(9)])
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 1
+    assert len({reply.body for reply in replies if isinstance(reply.body, bytes)}) == 1
+    assert state(await fleet.ask(2, body, headers=once)) == "hit"
+    for replica in range(3):
+        with pytest.raises(ApiError) as caught:
+            await fleet.ask(replica, {"input": "Pay twice."}, headers=once)
+        assert (caught.value.status, caught.value.code) == (400, "idempotency_key_reused")
+    other = replace(fleet.identity, tenant=fleet.identity.tenant + "-b")
+    assert state(await fleet.ask(0, {"input": "Pay twice."}, identity=other, headers=once)) == "miss"
+
+
+async def test_what_the_caller_wishes_of_the_cache_is_done(fleet: Fleet) -> None:
+    body = {"input": "What is new?"}
+    with pytest.raises(ApiError) as caught:
+        await fleet.ask(0, body, headers={"cache-control": "only-if-cached"})
+    assert (caught.value.status, caught.value.code) == (504, "not_cached")
+    first = await fleet.ask(0, body)
+    await fleet.settle()
+    assert (await fleet.ask(1, body, headers={"cache-control": "only-if-cached"})).body == first.body
+    assert state(await fleet.ask(2, body, headers={"cache-control": "no-store"})) == "bypass"
+    await asyncio.sleep(1.1)
+    assert (await fleet.ask(2, body, headers={"cache-control": "max-age=1"})).body != first.body
+    await fleet.settle()
+    young = await fleet.ask(0, body, headers={"cache-control": "max-age=1"})
+    anew = await fleet.ask(2, body, headers={"cache-control": "no-cache"})
+    assert state(anew) == "miss"
+    assert anew.body not in (first.body, young.body)
+    await fleet.settle()
+    assert (await fleet.ask(2, body)).body == anew.body
+    assert dict((await fleet.ask(2, body)).headers)["age"].isdigit()
+
+
+async def test_a_stale_answer_is_given_once_more_while_one_new_one_is_made(fleet: Fleet) -> None:
+    for service in fleet.services:
+        service.models.current._cache["/v1/responses"] = CachePolicy(1, 60)
+    body = {"input": "What is almost new?"}
+    first = await fleet.ask(0, body)
+    await fleet.settle()
+    await asyncio.sleep(1.1)
+    stale = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(9)])
+    assert {(state(reply), reply.body) for reply in stale} == {("stale", first.body)}
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+    assert (await fleet.ask(0, body, headers={"cache-control": "max-age=1"})).body != first.body
+
+
+async def test_a_dead_leader_costs_one_more_call(fleet: Fleet) -> None:
+    """The leader's replica says nothing any more, as if it had been killed; the others wait for it, then one asks."""
+    body = {"input": "Who answers when the leader is dead?"}
+    owner = fleet.services[0].cache
+    fleet.upstream.fault("delay", seconds=4)
+    lost = asyncio.create_task(fleet.ask(0, body))
+    await asyncio.sleep(0.1)
+    owner.watch._stopping = True
+    replies = await asyncio.gather(*[fleet.ask(1 + index % 2, body) for index in range(8)])
+    assert sorted(map(state, replies)) == ["join"] * 7 + ["miss"]
+    owner.watch._stopping = False
+    lost.cancel()
+    await asyncio.gather(lost, return_exceptions=True)
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+    assert state(await fleet.ask(1, body)) == "hit"  # what the dead one released afterwards was not its own any more
