@@ -15,6 +15,7 @@ from components.model_config import ModelConfig
 from components.network import Network
 from components.queue import Queue
 from components.storage import Storage
+from components.topic import Topic
 from dynamic.rollout import Rollout
 from stacks import planning
 from stacks import settings as stack_settings
@@ -55,6 +56,16 @@ queue = Queue(
 )
 cache = Cache("cache", cache_args(settings, network, encryption))
 models = ModelConfig("models", {"document": model_document(), "schema": model_schema(), "tags": tags})
+topic = Topic(
+    "topic",
+    {
+        "stack": settings.stack,
+        "email": settings.alert_emails,
+        "webhooks": settings.alert_webhooks,
+        "key_arn": encryption.messages_key_arn,
+        "tags": tags,
+    },
+)
 image = deployed_image(settings, storage, encryption)
 
 balancer = LoadBalancer("balancer", balancer_args(settings, timeouts, network, storage, encryption))
@@ -78,8 +89,8 @@ web = ContainerService(
         "image": image["uri"],
         "execution_policies": image["pull"],
         "command": Service.WEB.command,
-        "environment": task_environment(Service.WEB, settings, api_key, storage, queue, cache, models),
-        "policies": {**grants, "queue": queue.send_policy},
+        "environment": task_environment(Service.WEB, settings, api_key, storage, queue, cache, models, topic),
+        "policies": {**grants, "queue": queue.send_policy, "alerts": topic.publish_policy},
         "cpu": settings.web_cpu,
         "memory_mib": settings.web_memory_mib,
         "architecture": settings.architecture,
@@ -117,7 +128,7 @@ worker = ContainerService(
         "image": image["uri"],
         "execution_policies": image["pull"],
         "command": Service.WORKER.command,
-        "environment": task_environment(Service.WORKER, settings, api_key, storage, queue, cache, models),
+        "environment": task_environment(Service.WORKER, settings, api_key, storage, queue, cache, models, topic),
         "policies": {
             **grants,
             "queue": queue.consume_policy,
@@ -154,8 +165,7 @@ alarms = Alarms(
     "alarms",
     {
         "stack": settings.stack,
-        "email": settings.alert_emails,
-        "key_arn": encryption.messages_key_arn,
+        "topic_arn": topic.arn,
         "cluster_name": web.cluster_name,
         "web_service_name": web.service_name,
         "worker_service_name": worker.service_name,
@@ -168,9 +178,9 @@ alarms = Alarms(
         "tags": tags,
     },
 )
-costs = CostAlarms("costs", cost_args(settings, alarms))
+costs = CostAlarms("costs", cost_args(settings, topic))
 if settings.rotation_days:
-    rotation = key_rotation(settings, network, encryption, api_key, image, web, alarms)
+    rotation = key_rotation(settings, network, encryption, api_key, image, web, topic)
     pulumi.export("rotation", by_hand(rotation, network, web))
     pulumi.export("admin_secret_name", api_key.admin_secret_name)
 
@@ -191,5 +201,5 @@ pulumi.export("documents_bucket", storage.documents_bucket)
 pulumi.export("queue_url", queue.url)
 pulumi.export("dead_letter_queue", queue.dead_letter_name)
 pulumi.export("cache_endpoint", cache.endpoint)
-pulumi.export("topic", alarms.topic_arn)
+pulumi.export("topic", topic.arn)
 pulumi.export("budget", costs.budget_name)

@@ -53,6 +53,12 @@ SHED_REQUESTS = "ShedRequests"
 TELEMETRY_DROPPED = "TelemetryDropped"
 HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
+BUDGET_SPENT_USD = "BudgetSpentUsd"
+BUDGET_RESERVED_USD = "BudgetReservedUsd"
+BUDGET_SUSPENSE_USD = "BudgetSuspenseUsd"
+BUDGET_HEADROOM_USD = "BudgetHeadroomUsd"
+BUDGET_RUNG = "BudgetRung"
+BUDGET_WATCH = "BudgetWatch"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
 DEFERRED_ACCEPTED = "DeferredAccepted"
@@ -100,6 +106,12 @@ UNITS: dict[str, str] = {
     TELEMETRY_DROPPED: "Count",
     HELD_REQUESTS: "Count",
     DEGRADED_REQUESTS: "Count",
+    BUDGET_SPENT_USD: "None",
+    BUDGET_RESERVED_USD: "None",
+    BUDGET_SUSPENSE_USD: "None",
+    BUDGET_HEADROOM_USD: "None",
+    BUDGET_RUNG: "None",
+    BUDGET_WATCH: "Count",
     MERGED_REQUESTS: "Count",
     MERGED_CALLS: "Count",
     DEFERRED_ACCEPTED: "Count",

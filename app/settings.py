@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import TypeVar
 from urllib.parse import urlsplit
+
+from app.budgets.window import zone_of
 
 ENVIRONMENT: tuple[str, ...] = (
     "PRODKIT_STACK",
@@ -27,6 +30,9 @@ ENVIRONMENT: tuple[str, ...] = (
     "PRODKIT_APPCONFIG_APPLICATION",
     "PRODKIT_APPCONFIG_ENVIRONMENT",
     "PRODKIT_APPCONFIG_PROFILE",
+    "PRODKIT_TOKEN_BUDGET_USD",
+    "PRODKIT_BUDGET_TIME_ZONE",
+    "PRODKIT_ALERT_TOPIC_ARN",
     "PRODKIT_MAX_STREAM_SECONDS",
     "PRODKIT_HEARTBEAT_SECONDS",
     "PRODKIT_KEEP_ALIVE_SECONDS",
@@ -52,6 +58,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 CACHE_AUTHS = ("iam", "none")
 CACHE_MODES = ("cluster", "single")
 MAX_PORT = 65_535
+MAX_BUDGET_USD = 1_000_000_000
 MAX_TIMEOUT_SECONDS = 3_600  # an ALB's longest deregistration delay bounds every other time
 
 MAX_DEFER_SECONDS = 900  # the longest that SQS delays a message
@@ -97,6 +104,12 @@ class Settings:
     """Empty together with the two below: the models document inside the image is used."""
     appconfig_environment: str
     appconfig_profile: str
+    token_budget_usd: int
+    """What everything together may cost at OpenAI in a month, where no other limit was set."""
+    budget_zone: tzinfo
+    """Whose days and months budgets are for."""
+    alert_topic_arn: str
+    """SNS topic of alerts; empty = they are in the log alone."""
     max_stream_seconds: int
     heartbeat_seconds: int
     keep_alive_seconds: int
@@ -142,6 +155,9 @@ class Settings:
             appconfig_application=read.optional("PRODKIT_APPCONFIG_APPLICATION"),
             appconfig_environment=read.optional("PRODKIT_APPCONFIG_ENVIRONMENT"),
             appconfig_profile=read.optional("PRODKIT_APPCONFIG_PROFILE"),
+            token_budget_usd=read.integer("PRODKIT_TOKEN_BUDGET_USD", 0, MAX_BUDGET_USD),
+            budget_zone=read.value("PRODKIT_BUDGET_TIME_ZONE", zone_of, UTC),
+            alert_topic_arn=read.optional("PRODKIT_ALERT_TOPIC_ARN"),
             max_stream_seconds=read.seconds("PRODKIT_MAX_STREAM_SECONDS"),
             heartbeat_seconds=read.seconds("PRODKIT_HEARTBEAT_SECONDS"),
             keep_alive_seconds=read.seconds("PRODKIT_KEEP_ALIVE_SECONDS", most=2 * MAX_TIMEOUT_SECONDS),

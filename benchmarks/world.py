@@ -105,6 +105,8 @@ def prodkit_environment(world: World, *, service: str, port: int, upstream: str)
         "PRODKIT_CACHE_USER": "app",
         "PRODKIT_CACHE_NAME": "cache",
         "PRODKIT_CACHE_MODE": "single",
+        "PRODKIT_TOKEN_BUDGET_USD": "1000000",
+        "PRODKIT_BUDGET_TIME_ZONE": "UTC",
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": world.aws_url,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -22,6 +22,7 @@ from components.network import Network
 from components.queue import Queue
 from components.scheduled_job import ScheduledJob
 from components.storage import Storage
+from components.topic import Topic
 
 COMPONENTS = [
     Alarms,
@@ -37,6 +38,7 @@ COMPONENTS = [
     Queue,
     ScheduledJob,
     Storage,
+    Topic,
 ]
 
 if __name__ == "__main__":

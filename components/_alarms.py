@@ -245,6 +245,31 @@ def spend_alarms(stack: str, token_budget_usd: float) -> list[Alarm]:
     ]
 
 
+def budget_alarms(stack: str) -> list[Alarm]:
+    """What the app's watch over budgets says. It names scopes in messages of its own; metrics have no tenants."""
+    return [
+        _own(
+            *(stack, _metrics.WEB, _metrics.BUDGET_RUNG, "budget-degraded"),
+            "A budget is degraded to cheaper models or further; python -m app.budgets show says which",
+            *("Maximum", 2),
+        ),
+        _own(
+            *(stack, _metrics.WEB, _metrics.BUDGET_RUNG, "budget-spent"),
+            "A budget is spent and its requests are refused; python -m app.budgets show says which and set raises it",
+            *("Maximum", 6),
+        ),
+        # No data is not no spend: while nobody looks, no rung moves and no runaway is found.
+        _own(
+            *(stack, _metrics.WEB, _metrics.BUDGET_WATCH, "budget-unwatched"),
+            "No web task looks at the budgets: no rung moves, no runaway is found; caps hold all the same",
+            *("Sum", 1),
+            comparison=UNDER,
+            periods=3,
+            missing="breaching",
+        ),
+    ]
+
+
 def _spend(stack: str, token_budget_usd: float, span: str, seconds: int, pace: float) -> Alarm:
     limit = spend_limit(token_budget_usd, seconds, pace)
     services = (_metrics.WEB, _metrics.WORKER)

@@ -175,6 +175,22 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
             ],
         ),
         (
+            "Budget of the month, USD",
+            [
+                web(_metrics.BUDGET_SPENT_USD, "Maximum", "spent"),
+                web(_metrics.BUDGET_RESERVED_USD, "Maximum", "leased by replicas"),
+                web(_metrics.BUDGET_SUSPENSE_USD, "Maximum", "in suspense"),
+                web(_metrics.BUDGET_HEADROOM_USD, "Minimum", "left"),
+            ],
+        ),
+        (
+            "Highest rung of any budget",
+            [
+                web(_metrics.BUDGET_RUNG, "Maximum", "rung: 1 told, 2-6 degraded, 7 refused"),
+                web(_metrics.BUDGET_WATCH, "Sum", "looks at the budgets"),
+            ],
+        ),
+        (
             "Bounds at work",
             [
                 web(_metrics.TELEMETRY_DROPPED, "Sum", "telemetry dropped"),

@@ -48,6 +48,12 @@ SHED_REQUESTS = "ShedRequests"
 TELEMETRY_DROPPED = "TelemetryDropped"
 HELD_REQUESTS = "HeldRequests"
 DEGRADED_REQUESTS = "DegradedRequests"
+BUDGET_SPENT_USD = "BudgetSpentUsd"
+BUDGET_RESERVED_USD = "BudgetReservedUsd"
+BUDGET_SUSPENSE_USD = "BudgetSuspenseUsd"
+BUDGET_HEADROOM_USD = "BudgetHeadroomUsd"
+BUDGET_RUNG = "BudgetRung"
+BUDGET_WATCH = "BudgetWatch"
 MERGED_REQUESTS = "MergedRequests"
 MERGED_CALLS = "MergedCalls"
 DEFERRED_ACCEPTED = "DeferredAccepted"
@@ -96,6 +102,12 @@ NAMES = frozenset(
         TELEMETRY_DROPPED,
         HELD_REQUESTS,
         DEGRADED_REQUESTS,
+        BUDGET_SPENT_USD,
+        BUDGET_RESERVED_USD,
+        BUDGET_SUSPENSE_USD,
+        BUDGET_HEADROOM_USD,
+        BUDGET_RUNG,
+        BUDGET_WATCH,
         MERGED_REQUESTS,
         MERGED_CALLS,
         DEFERRED_ACCEPTED,

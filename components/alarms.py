@@ -1,6 +1,5 @@
-"""Alarms: the topic that reaches people, the alarms that use it, and the dashboard they look at."""
+"""Alarms: the alarms that tell people, and the dashboard they look at."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
@@ -9,10 +8,6 @@ import pulumi_aws as aws
 
 from components import _alarms, _dashboard, _metrics
 from components._args import between, check_known, checked
-from components._policies import deny_without_tls, document, statement
-
-# Who may publish: CloudWatch alarms, AWS Budgets and Cost Anomaly Detection, each for this account only.
-PUBLISHERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com")
 
 
 class AlarmsArgs(TypedDict):
@@ -20,11 +15,8 @@ class AlarmsArgs(TypedDict):
 
     stack: str
     """Value of the `Stack` dimension in the app's metrics, and the dashboard's name. Known before deployment."""
-    email: Sequence[str]
-    """Addresses that every alarm reaches once they confirmed the message AWS sends them; empty means that alarms are
-    seen only by those who look. Known before deployment."""
-    key_arn: pulumi.Input[str]
-    """KMS key of the topic; its policy must let CloudWatch, Budgets and cost alerts publish."""
+    topic_arn: pulumi.Input[str]
+    """SNS topic that CloudWatch may publish to."""
     cluster_name: pulumi.Input[str]
     """ECS cluster of both services."""
     web_service_name: pulumi.Input[str]
@@ -56,8 +48,6 @@ class AlarmsArgs(TypedDict):
 class Alarms(pulumi.ComponentResource):
     """Alarms on what callers feel and on what is about to run out; each has an action and says what silence means."""
 
-    topic_arn: pulumi.Output[str]
-    """SNS topic of every alarm; budgets and anomalies may publish to it too."""
     dashboard_name: pulumi.Output[str]
     """CloudWatch dashboard of the stack."""
     dashboard_url: pulumi.Output[str]
@@ -65,7 +55,6 @@ class Alarms(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AlarmsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         check_known("Alarms", args, AlarmsArgs)
-        _alarms.check_addresses("Alarms", args["email"])
         latency = args.get("latency_p99_ms", 60_000)
         first_token = args.get("first_token_p99_ms", 10_000)
         oldest = args.get("queue_age_seconds", 900)
@@ -77,7 +66,6 @@ class Alarms(pulumi.ComponentResource):
         self._args = args
         self._child = pulumi.ResourceOptions(parent=self)
 
-        topic = self._topic()
         cluster = args["cluster_name"]
         for alarm in (
             *_alarms.app_alarms(args["stack"], latency, first_token),
@@ -89,8 +77,8 @@ class Alarms(pulumi.ComponentResource):
             aws.cloudwatch.MetricAlarm(
                 f"{name}-{alarm.name}",
                 **alarm.inputs(),
-                alarm_actions=[topic.arn],
-                ok_actions=[topic.arn],
+                alarm_actions=[args["topic_arn"]],
+                ok_actions=[args["topic_arn"]],
                 tags=args.get("tags", {}),
                 opts=self._child,
             )
@@ -118,7 +106,6 @@ class Alarms(pulumi.ComponentResource):
             opts=self._child,
         )
 
-        self.topic_arn = topic.arn
         self.dashboard_name = dashboard.dashboard_name
         self.dashboard_url = pulumi.Output.format(
             "https://{0}.console.aws.amazon.com/cloudwatch/home?region={0}#dashboards/dashboard/{1}",
@@ -127,45 +114,7 @@ class Alarms(pulumi.ComponentResource):
         )
         self.register_outputs(
             {
-                "topic_arn": self.topic_arn,
                 "dashboard_name": self.dashboard_name,
                 "dashboard_url": self.dashboard_url,
             }
         )
-
-    def _topic(self) -> aws.sns.Topic:
-        name, args = self._name, self._args
-        topic = aws.sns.Topic(
-            f"{name}-topic",
-            display_name=f"prodkit {args['stack']}",
-            kms_master_key_id=args["key_arn"],
-            tags=args.get("tags", {}),
-            opts=self._child,
-        )
-        account = aws.get_caller_identity_output(opts=pulumi.InvokeOptions(parent=self)).account_id
-        publish = [
-            statement(
-                ["sns:Publish"],
-                topic.arn,
-                sid=f"Publish{service.partition('.')[0].title()}",
-                principal={"Service": service},
-                conditions={"StringEquals": {"aws:SourceAccount": account}},
-            )
-            for service in PUBLISHERS
-        ]
-        aws.sns.TopicPolicy(
-            f"{name}-topic-policy",
-            arn=topic.arn,
-            policy=pulumi.Output.json_dumps(document(*publish, deny_without_tls(["sns:Publish"], topic.arn))),
-            opts=self._child,
-        )
-        for address in args["email"]:
-            aws.sns.TopicSubscription(
-                # By address, so that taking one off the list leaves the confirmed others alone.
-                f"{name}-email-{hashlib.sha256(address.encode()).hexdigest()[:8]}",
-                topic=topic.arn,
-                protocol="email",
-                endpoint=address,
-                opts=self._child,
-            )
-        return topic

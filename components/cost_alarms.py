@@ -25,8 +25,8 @@ class CostAlarmsArgs(TypedDict):
     monthly_budget_usd: float
     """What the stack may cost on AWS in a month, in USD, above 0. Known before deployment."""
     token_budget_usd: float
-    """What the stack may cost at OpenAI in a month, in USD, above 0: alarms fire on the pace, nothing is cut off. Known
-    before deployment."""
+    """What the stack may cost at OpenAI in a month, in USD, above 0: alarms fire on the pace; the app refuses at
+    its end. Known before deployment."""
     email: Sequence[str]
     """Addresses that AWS Budgets writes to, 10 at most, besides the topic; may be empty. Known before deployment."""
     topic_arn: pulumi.Input[str]
@@ -57,7 +57,8 @@ class CostAlarms(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         budget = self._budget()
         self._anomalies()
-        for alarm in _alarms.spend_alarms(args["stack"], args["token_budget_usd"]):
+        stack = args["stack"]
+        for alarm in (*_alarms.spend_alarms(stack, args["token_budget_usd"]), *_alarms.budget_alarms(stack)):
             aws.cloudwatch.MetricAlarm(
                 f"{name}-{alarm.name}",
                 **alarm.inputs(),

@@ -11,7 +11,6 @@ from components._policies import pull_images
 from components._rollout import Rollout
 from components._task import CONTAINER_NAME
 from components._timeouts import Timeouts
-from components.alarms import Alarms
 from components.cache import CacheArgs, CacheMode
 from components.container_service import ContainerService
 from components.cost_alarms import CostAlarmsArgs
@@ -20,6 +19,7 @@ from components.image import Image
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.network import Network, NetworkArgs
 from components.storage import Storage
+from components.topic import Topic
 from dynamic.image_build import ImageBuild
 from dynamic.rollout import RolloutArgs
 from stacks.environment import HEALTH_PATH, PORT, Service
@@ -98,14 +98,14 @@ def balancer_args(
     return args
 
 
-def cost_args(settings: Settings, alarms: Alarms) -> CostAlarmsArgs:
+def cost_args(settings: Settings, topic: Topic) -> CostAlarmsArgs:
     """Both budgets, and the anomaly monitor to adopt, if any."""
     args: CostAlarmsArgs = {
         "stack": settings.stack,
         "monthly_budget_usd": settings.monthly_budget_usd,
         "token_budget_usd": settings.token_budget_usd,
         "email": settings.alert_emails,
-        "topic_arn": alarms.topic_arn,
+        "topic_arn": topic.arn,
         "cost_tag_key": COST_TAG_KEY,
         "cost_tag_value": settings.stack,
         "tags": settings.tags,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from components._args import LOG_RETENTION_DAYS
 from components._capacity import quota_for
@@ -71,6 +72,7 @@ PATTERNS: Final = {
 ITEM_PATTERNS: Final = {
     "account_ids": (r"\d{12}", 'quoted twelve-digit account ids such as "123456789012"'),
     "alert_emails": (r"[^@\s,]+@[^@\s,]+\.[^@\s,.]+", "addresses such as oncall@example.com"),
+    "alert_webhooks": (r"https://[^\s/@?#,]+(/[^\s?#,]*)?", "https addresses without user and query"),
     "public_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
     "private_subnet_ids": (r"subnet-[0-9a-f]{8,17}", "subnet ids such as subnet-0123456789abcdef0"),
 }
@@ -250,6 +252,11 @@ def _other_values(settings: "Settings") -> Iterator[str]:
     if settings.log_retention_days not in LOG_RETENTION_DAYS:
         nearest = min(LOG_RETENTION_DAYS, key=lambda days: abs(days - settings.log_retention_days))
         yield f"{_named(settings, 'log_retention_days')} is not a period CloudWatch has; the nearest is {nearest}"
+    if not _is_zone(settings.budget_time_zone):
+        yield (
+            f"{_named(settings, 'budget_time_zone')} is not a time zone; write an IANA name such as UTC or "
+            "America/New_York"
+        )
     if not _is_api_address(settings.openai_base_url):
         yield (
             f"{_named(settings, 'openai_base_url')} is not an https address without user, query and final slash; "
@@ -264,6 +271,13 @@ def _other_values(settings: "Settings") -> Iterator[str]:
         )
     if settings.cache_mode is CacheMode.REPLICATED and not settings.cache_node_type:
         yield f"{_named(settings, 'cache_node_type')} is empty; write a node type such as cache.t4g.small"
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        return name == "UTC" or bool(ZoneInfo(name))
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder
+        return False
 
 
 def _is_api_address(text: str) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from components.model_config import ModelConfig
     from components.queue import Queue
     from components.storage import Storage
+    from components.topic import Topic
     from stacks.settings import Settings
 
 PORT = 8080
@@ -44,6 +45,7 @@ def task_environment(
     queue: "Queue",
     cache: "Cache",
     models: "ModelConfig",
+    topic: "Topic",
 ) -> Mapping[str, pulumi.Input[str]]:
     """Every variable a task definition sets. No secret: the OpenAI key is read at run time from where the ARN says."""
     return {
@@ -69,5 +71,8 @@ def task_environment(
         "PRODKIT_APPCONFIG_PROFILE": models.profile_id,
         "PRODKIT_DEFER_COLLECT_SECONDS": str(DEFER_COLLECT_SECONDS),
         "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
+        "PRODKIT_TOKEN_BUDGET_USD": str(settings.token_budget_usd),
+        "PRODKIT_BUDGET_TIME_ZONE": settings.budget_time_zone,
+        "PRODKIT_ALERT_TOPIC_ARN": topic.arn,
         **_timeouts.derive(settings.max_stream_seconds).environment(),
     }

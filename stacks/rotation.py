@@ -10,11 +10,11 @@ from components._task import CONTAINER_NAME
 from components.scheduled_job import ScheduledJob
 
 if TYPE_CHECKING:
-    from components.alarms import Alarms
     from components.api_key import ApiKey
     from components.container_service import ContainerService
     from components.encryption import Encryption
     from components.network import Network
+    from components.topic import Topic
     from stacks.arguments import DeployedImage
     from stacks.settings import Settings
 
@@ -48,7 +48,7 @@ def key_rotation(
     api_key: "ApiKey",
     image: "DeployedImage",
     web: "ContainerService",
-    alarms: "Alarms",
+    topic: "Topic",
 ) -> ScheduledJob:
     """The job in the cluster of the web service, with its alarms."""
     days = settings.rotation_days
@@ -77,7 +77,7 @@ def key_rotation(
                 }
             ],
             "key_arn": encryption.messages_key_arn,
-            "topic_arn": alarms.topic_arn,
+            "topic_arn": topic.arn,
             "log_retention_days": settings.log_retention_days,
             "logs_key_arn": encryption.logs_key_arn,
             "tags": settings.tags,

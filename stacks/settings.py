@@ -146,8 +146,12 @@ class Settings:
     """Who gets alarms and budget warnings."""
     monthly_budget_usd: int
     """AWS budget a month in USD."""
+    alert_webhooks: tuple[str, ...]
+    """HTTPS addresses that get the same, as SNS posts it."""
     token_budget_usd: int
-    """OpenAI spending a month in USD that raises an alarm."""
+    """OpenAI budget a month in USD: alarms on its pace, the ladder before its end, refusal at it."""
+    budget_time_zone: str
+    """IANA name of the zone whose days and months budgets are for."""
     anomaly_monitor_arn: str
     """Existing anomaly monitor; empty makes one."""
     log_retention_days: int

@@ -101,7 +101,7 @@ def test_there_is_one_component_a_file_and_each_takes_tags() -> None:
             args = next(node for node in classes if node.name == f"{noun}Args")
             names = {ast.unparse(item.target) for item in args.body if isinstance(item, ast.AnnAssign)}
             assert "tags" in names, noun
-    assert len(nouns) == 13
+    assert len(nouns) == 14
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:

@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 
 from components import _alarms, _metrics
 from components.alarms import Alarms
-from tests.components.recorder import ACCOUNT, REGION, Record, Recording
+from tests.components.recorder import REGION, Record, Recording
 
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
-TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:topic/alarms-topic"
+TOPIC = "arn:topic"
 BASE: dict[str, Any] = {
     "stack": "test",
-    "email": ["ops@example.com", "lead@example.com"],
-    "key_arn": "arn:key",
+    "topic_arn": "arn:topic",
     "cluster_name": "cluster",
     "web_service_name": "web-1",
     "worker_service_name": "worker-1",
@@ -41,6 +40,7 @@ def every_alarm() -> list[_alarms.Alarm]:
         *_alarms.saturation_alarms("web", "cluster", "web-1"),
         *_alarms.saturation_alarms("worker", "cluster", "worker-1"),
         *_alarms.spend_alarms("test", 100),
+        *_alarms.budget_alarms("test"),
     ]
 
 
@@ -64,7 +64,7 @@ def test_every_alarm_tells_people_and_says_what_silence_means(record: Record) ->
 
 def test_silence_is_an_alarm_only_where_there_is_always_a_sound() -> None:
     breaching = {alarm.name for alarm in every_alarm() if alarm.missing == "breaching"}
-    assert breaching == {"web-silent", "worker-silent", "nobody-home"}
+    assert breaching == {"web-silent", "worker-silent", "nobody-home", "budget-unwatched"}
 
 
 def test_a_meter_that_stopped_is_noticed_within_five_minutes(record: Record) -> None:
@@ -150,33 +150,6 @@ def test_an_even_month_sets_off_no_spend_alarm_and_a_runaway_does(budget: float)
         assert even * 20 > alarm.threshold
 
 
-def test_the_topic_is_encrypted_and_takes_messages_only_from_this_account(record: Record) -> None:
-    made = recorded(record)
-    assert made.one("aws:sns/topic:Topic").inputs["kmsMasterKeyId"] == "arn:key"
-    statements = made.one("aws:sns/topicPolicy:TopicPolicy").json("policy")["Statement"]
-    allowed = [s for s in statements if s["Effect"] == "Allow"]
-    assert [s["Principal"]["Service"] for s in allowed] == [
-        "cloudwatch.amazonaws.com",
-        "budgets.amazonaws.com",
-        "costalerts.amazonaws.com",
-    ]
-    for statement in allowed:
-        assert statement["Action"] == ["sns:Publish"]
-        assert statement["Resource"] == TOPIC
-        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
-    (denied,) = [s for s in statements if s["Effect"] == "Deny"]
-    assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-
-
-def test_taking_an_address_off_the_list_leaves_the_others_alone(record: Record) -> None:
-    kind = "aws:sns/topicSubscription:TopicSubscription"
-    both = {r.name: r.inputs["endpoint"] for r in recorded(record).all(kind)}
-    one = {r.name: r.inputs["endpoint"] for r in recorded(record, email=["lead@example.com"]).all(kind)}
-    assert sorted(both.values()) == ["lead@example.com", "ops@example.com"]
-    assert one.items() < both.items()
-    assert recorded(record, email=[]).all(kind) == []
-
-
 def test_the_dashboard_shows_what_is_measured(record: Record) -> None:
     made = recorded(record)
     dashboard = made.one("aws:cloudwatch/dashboard:Dashboard")
@@ -204,24 +177,17 @@ def test_every_child_is_parented_and_tagged(record: Record) -> None:
     made = recorded(record)
     assert made.strays("prodkit:index:Alarms") == []
     untagged = {r.type for r in made.resources if r.custom and r.inputs.get("tags") != {"Stack": "test"}}
-    assert untagged == {
-        "aws:cloudwatch/dashboard:Dashboard",
-        "aws:sns/topicPolicy:TopicPolicy",
-        "aws:sns/topicSubscription:TopicSubscription",
-    }
+    assert untagged == {"aws:cloudwatch/dashboard:Dashboard"}
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"email": ["ops"]}, "email='ops' is no e-mail address; use name@example.com."),
-        ({"email": [""]}, "email='' is no e-mail address"),
-        ({"email": ["a@b.example", "a@b.example"]}, "email=['a@b.example', 'a@b.example'] names an address twice"),
         ({"latency_p99_ms": 99}, "latency_p99_ms=99 is not allowed; choose 100 to 3600000 ms"),
         ({"first_token_p99_ms": 0}, "first_token_p99_ms=0 is not allowed"),
         ({"queue_age_seconds": 59}, "queue_age_seconds=59 is not allowed; choose 60 to 1209600 seconds"),
-        ({"emails": []}, "unknown argument 'emails'; did you mean 'email'?"),
-        ({"key_arn": None}, "missing argument 'key_arn'"),
+        ({"topic": "arn"}, "unknown argument 'topic'; did you mean 'topic_arn'?"),
+        ({"topic_arn": None}, "missing argument 'topic_arn'"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(record: Record, wrong: dict[str, Any], message: str) -> None:
