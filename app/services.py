@@ -10,6 +10,8 @@ from functools import partial
 from app.aws import Aws
 from app.budgets.control import ControlSource
 from app.budgets.gate import BudgetGate
+from app.budgets.watch import default_limits, watcher
+from app.budgets.watcher import Watcher
 from app.cache.answers import Answers
 from app.cache.scripts import SCRIPTS as CACHE_SCRIPTS
 from app.container import Container, container
@@ -39,6 +41,7 @@ class Services:
     limiter: Limiter
     control: ControlSource
     budgets: BudgetGate
+    watcher: Watcher | None
     ledger: Ledger
     metrics: Metrics
     aws: Aws
@@ -55,7 +58,7 @@ class Services:
         aws = Aws(settings.aws_region, settings.aws_endpoint_url)
         valkey = Valkey(settings, aws, max_connections=size.cache_connections, scripts=(*SCRIPTS, *CACHE_SCRIPTS))
         models = ModelSource(settings, aws)
-        ledger = Ledger(aws, settings.ledger_table)
+        ledger = Ledger(aws, settings.ledger_table, defaults=default_limits(settings), zone=settings.budget_zone)
         metrics = Metrics(settings.stack, settings.service, meter_alive=ledger.alive)
         control = ControlSource(aws, settings.state_table)
         services = cls(
@@ -75,6 +78,7 @@ class Services:
             ledger=ledger,
             control=control,
             budgets=BudgetGate(control, metrics),
+            watcher=watcher(settings, aws, ledger, lambda: models.current),
             metrics=metrics,
             aws=aws,
             valkey=valkey,
@@ -98,10 +102,14 @@ class Services:
             telemetry = Telemetry(settings.otlp_endpoint, settings.stack, settings.service, dropped=dropped)
             services.metrics.telemetry = telemetry
             telemetry.start()
+        if services.watcher is not None:
+            services.watcher.start()
         return services
 
     async def stop(self) -> None:
         """Write what is pending (dollars first), then close every connection; safe to call twice."""
+        if self.watcher is not None:
+            await self.watcher.stop()
         await self.ledger.stop()
         await self.limiter.stop()
         await self.control.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -156,7 +156,7 @@ class Settings:
             appconfig_environment=read.optional("PRODKIT_APPCONFIG_ENVIRONMENT"),
             appconfig_profile=read.optional("PRODKIT_APPCONFIG_PROFILE"),
             token_budget_usd=read.integer("PRODKIT_TOKEN_BUDGET_USD", 0, MAX_BUDGET_USD),
-            budget_zone=read.value("PRODKIT_BUDGET_TIME_ZONE", zone_of, UTC),
+            budget_zone=read.value("PRODKIT_BUDGET_TIME_ZONE", zone_of, zone_of("UTC")),
             alert_topic_arn=read.optional("PRODKIT_ALERT_TOPIC_ARN"),
             max_stream_seconds=read.seconds("PRODKIT_MAX_STREAM_SECONDS"),
             heartbeat_seconds=read.seconds("PRODKIT_HEARTBEAT_SECONDS"),

@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.budgets.degrade import degraded
-from app.budgets.policy import Rung
+from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.scope import described, scopes_of
 from app.errors import ApiError
 from app.metrics import HELD_REQUESTS
 
 if TYPE_CHECKING:
-    from app.budgets.control import ControlSource
+    from app.budgets.control import ControlSource, Standing
     from app.keys import Identity
     from app.metrics import Metrics
     from app.models import Models
     from app.pipeline.endpoints import Endpoint
 
-RUNG_HEADER = "x-prodkit-budget-rung"
+PUT_OFF_SECONDS = 3_600
+"""A background request that is put off comes back after so long, or at the window's end when that is nearer."""
 
 
 class BudgetGate:
@@ -57,24 +58,45 @@ class BudgetGate:
         """Whether a model may answer in another's place."""
         return f"model:{model}" not in self._control.current.holds
 
-    def rung(self, identity: Identity, model: str) -> Rung:
-        """The highest rung of the call's scopes."""
+    def place(self, identity: Identity, model: str) -> tuple[str, Standing] | None:
+        """The scope of a call that is on the highest rung, and that rung; None when none is degraded."""
         rungs = self._control.current.rungs
         if not rungs:
-            return Rung.NORMAL
+            return None
         now = self._wall_clock()
-        found = (rungs.get(scope) for scope in scopes_of(identity, model))
         # A window that has ended takes its rung with it, whether somebody wrote the next one yet or not.
-        return max((standing.rung for standing in found if standing and now < standing.until), default=Rung.NORMAL)
+        found = [
+            (scope, rungs[scope]) for scope in scopes_of(identity, model) if scope in rungs and now < rungs[scope].until
+        ]
+        return max(found, key=lambda entry: entry[1].rung, default=None)
 
     def degrade(
-        self, endpoint: Endpoint, document: Mapping[str, Any], models: Models, identity: Identity
+        self, endpoint: Endpoint, document: Mapping[str, Any], models: Models, identity: Identity, *, background: bool
     ) -> tuple[Rung, Mapping[str, Any]]:
-        """The rung of a call and its body as it is planned there. Raises ApiError 404 for an unknown model."""
+        """The rung of a call and its body as it is planned there.
+
+        Raises ApiError: 404 for an unknown model, 429 `insufficient_quota` for a background request that has to wait.
+        """
         if not self._control.current.rungs:
             return Rung.NORMAL, document
         named = document.get("model") or models.default_model
         # The budget of a model is charged under OpenAI's name, whatever alias was asked for.
         model = models.resolve(named, endpoint.kind).name if endpoint.output_caps else named
-        rung = self.rung(identity, model)
-        return rung, degraded(endpoint, document, models, models.budget, rung)
+        place = self.place(identity, model)
+        if place is None:
+            return Rung.NORMAL, document
+        scope, standing = place
+        if background and standing.rung >= Rung.DEFERRED:
+            raise self._put_off(scope, standing)
+        return standing.rung, degraded(endpoint, document, models, models.budget, standing.rung)
+
+    def _put_off(self, scope: str, standing: Standing) -> ApiError:
+        left = standing.until - self._wall_clock()
+        seconds = str(max(1, int(left if standing.rung >= Rung.PRIORITY else min(left, PUT_OFF_SECONDS))))
+        end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(standing.until))
+        return ApiError(
+            "insufficient_quota",
+            f"The budget of {described(scope)} is on the rung '{standing.rung.label}', where background requests wait: "
+            f"come back in {seconds} s (its window ends at {end}), or send the request as interactive.",
+            headers={"retry-after": seconds, "x-should-retry": "false", RUNG_HEADER: standing.rung.label},
+        )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+RUNG_HEADER = "x-prodkit-budget-rung"
+
 
 class Rung(IntEnum):
     """How far a budget has been degraded; each rung does what those below it do as well."""
@@ -35,8 +37,8 @@ MEANING: Mapping[Rung, str] = {
     Rung.NOTIFY: "nothing is degraded yet; spending is on its way past the budget",
     Rung.SHORTER: "answers are capped shorter",
     Rung.CHEAPER: "cheaper models answer",
-    Rung.CACHED: "kept answers are used first, stale ones too",
-    Rung.DEFERRED: "background requests wait for a batch",
+    Rung.CACHED: "cheaper models answer, and the next rung is near",
+    Rung.DEFERRED: "background requests are put off by the hour",
     Rung.PRIORITY: "background requests are refused, interactive ones are answered",
     Rung.REFUSED: "every request that costs money is refused",
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 
 from app.aws import Aws, error_code
+from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.window import Span, Window, moment, window_at
 from app.errors import ApiError
 from app.ledger.book import Book, Payer, scopes_of
@@ -231,9 +232,9 @@ class Keeper:
         return ApiError(
             "insufficient_quota",
             f"The {kind} budget of {whom} has no room for this request: {left} of {usd(lease.limit)} is neither spent "
-            f"nor reserved. It starts anew at {resets}; to go on before, an operator raises it with "
-            f"`python -m app.ledger limit {lease.scope} {lease.window[0]}`.",
-            headers={"x-should-retry": "false"},
+            f"nor reserved (rung '{Rung.REFUSED.label}'). It starts anew at {resets}; to go on before, an operator "
+            f"raises it with `python -m app.ledger limit {lease.scope} {lease.window[0]}`.",
+            headers={"x-should-retry": "false", RUNG_HEADER: Rung.REFUSED.label},
         )
 
     # the task

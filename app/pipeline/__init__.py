@@ -102,7 +102,7 @@ class Pipeline:
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
         asked = scoped(endpoint, isolated(endpoint, document), call.identity.tenant)
-        plan = affordable_plan(self._services, call.identity, endpoint, asked, record)
+        plan = affordable_plan(self._services, call, endpoint, asked, record)
         record.planned(plan)
         may_wait = call.headers.get(DEADLINE_HEADER)
         if may_wait is not None:

@@ -6,22 +6,29 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from app.gate import BACKGROUND, PRIORITY_HEADER
 from app.metrics import DEGRADED_REQUESTS
 from app.pipeline.choose import Plan, make_plan
 
 if TYPE_CHECKING:
-    from app.keys import Identity
     from app.pipeline.endpoints import Endpoint
+    from app.pipeline.messages import Call
     from app.pipeline.record import Record
     from app.services import Services
 
 
 def affordable_plan(
-    services: Services, identity: Identity, endpoint: Endpoint, document: Mapping[str, Any], record: Record
+    services: Services, call: Call, endpoint: Endpoint, document: Mapping[str, Any], record: Record
 ) -> Plan:
-    """The plan for a bounded body; raises ApiError 403 `spending_held`, and what `make_plan` raises."""
+    """The plan for a bounded body.
+
+    Raises ApiError: 403 `spending_held`, 429 `insufficient_quota` for a background request that has to wait for money,
+    and what `make_plan` raises.
+    """
+    identity = call.identity
+    background = call.headers.get(PRIORITY_HEADER, "").strip().lower() == BACKGROUND
     models = services.models.current
-    record.rung, changed = services.budgets.degrade(endpoint, document, models, identity)
+    record.rung, changed = services.budgets.degrade(endpoint, document, models, identity, background=background)
     plan = make_plan(endpoint, changed, models)
     if changed is not document:
         services.metrics.count(DEGRADED_REQUESTS)

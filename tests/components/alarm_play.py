@@ -1,16 +1,16 @@
 """Plays CloudWatch: what a recorded alarm of one metric says about a series of periods."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.components.recorder import Registration
 
 OK, ALARM = "OK", "ALARM"
-_BREACHES = {
+_BREACHES: dict[str, Callable[[float, float], bool]] = {
     "GreaterThanThreshold": lambda value, threshold: value > threshold,
     "LessThanThreshold": lambda value, threshold: value < threshold,
 }
-_STATISTICS = {
+_STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "Sum": math.fsum,
     "Maximum": max,
     "Minimum": min,

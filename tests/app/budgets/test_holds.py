@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,26 +22,6 @@ pytestmark = pytest.mark.process
 NOW = 1_795_374_000.0
 MODELS = Models(default_document())
 ACME = Identity("acme", "0123456789ab", "test", "user", None, None)
-
-
-@pytest.fixture
-def table(cloud: CloudParts) -> Iterator[str]:
-    """A table of this test's own: a hold of everything must not reach other tests."""
-    name = f"state-{secrets.token_hex(4)}"
-    client = cloud.client("dynamodb")
-    client.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-    )
-    yield name
-    client.delete_table(TableName=name)
-
-
-@pytest.fixture
-def client(cloud: CloudParts) -> Any:
-    return cloud.client("dynamodb")
 
 
 @pytest.fixture
@@ -154,13 +132,16 @@ async def test_a_rung_ends_with_its_window(aws: Aws, client: Any, table: str) ->
     now = NOW
     gate = BudgetGate(control, Metrics("test", "web"), wall_clock=lambda: now)
     document = {"model": "best", "input": "Hi"}
-    rung, changed = gate.degrade(RESPONSES, document, MODELS, ACME)
+    rung, changed = gate.degrade(RESPONSES, document, MODELS, ACME, background=False)
     assert (rung, changed["model"]) == (Rung.CHEAPER, "gpt-6.1-terra")
-    assert gate.degrade(EMBEDDINGS, {"model": "embed"}, MODELS, ACME) == (Rung.CHEAPER, {"model": "embed"})
+    assert gate.degrade(EMBEDDINGS, {"model": "embed"}, MODELS, ACME, background=True) == (
+        Rung.CHEAPER,
+        {"model": "embed"},
+    )
     now = NOW + 100
-    assert gate.degrade(RESPONSES, document, MODELS, ACME)[0] is Rung.SHORTER
+    assert gate.degrade(RESPONSES, document, MODELS, ACME, background=False)[0] is Rung.SHORTER
     now = NOW + 200
-    assert gate.degrade(RESPONSES, document, MODELS, ACME) == (Rung.NORMAL, document)
+    assert gate.degrade(RESPONSES, document, MODELS, ACME, background=False) == (Rung.NORMAL, document)
 
 
 def test_an_item_that_makes_no_sense_holds_what_it_names_and_degrades_nothing() -> None:
@@ -226,3 +207,24 @@ def test_a_table_that_is_not_there_is_named(run: Any) -> None:
 @pytest.mark.parametrize("scope", ["org", "tenant:a", "key:0123456789ab", "model:gpt-6.1-terra"])
 def test_a_scope_is_what_it_says(scope: str) -> None:
     assert scope_of(scope) == scope
+
+
+@pytest.mark.parametrize(("rung", "seconds"), [(Rung.DEFERRED, 3_600), (Rung.PRIORITY, 7_200), (Rung.REFUSED, 7_200)])
+async def test_background_requests_wait_before_interactive_ones_do(
+    aws: Aws, client: Any, table: str, rung: Rung, seconds: int
+) -> None:
+    client.put_item(
+        TableName=table, Item={**CONTROL_KEY, "rungs": rungs_attribute({"org": Standing(rung, NOW + 7_200)})}
+    )
+    control = ControlSource(aws, table)
+    await control.poll()
+    gate = BudgetGate(control, Metrics("test", "web"), wall_clock=lambda: NOW)
+    document = {"model": "best", "input": "Hi"}
+    assert gate.degrade(RESPONSES, document, MODELS, ACME, background=False)[0] is rung
+    with pytest.raises(ApiError) as caught:
+        gate.degrade(RESPONSES, document, MODELS, ACME, background=True)
+    refused = caught.value
+    assert (refused.status, refused.code) == (429, "insufficient_quota")
+    assert refused.headers["retry-after"] == str(seconds)
+    assert refused.headers["x-prodkit-budget-rung"] == rung.label
+    assert f"this service is on the rung '{rung.label}'" in refused.message
