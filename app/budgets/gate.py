@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app.budgets.degrade import degraded
 from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.scope import described, scopes_of
+from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
 from app.metrics import HELD_REQUESTS
 
@@ -97,6 +98,7 @@ class BudgetGate:
         return ApiError(
             "insufficient_quota",
             f"The budget of {described(scope)} is on the rung '{standing.rung.label}', where background requests wait: "
-            f"come back in {seconds} s (its window ends at {end}), or send the request as interactive.",
+            f"come back in {seconds} s (its window ends at {end}), say by '{DEADLINE_HEADER}' how long it may wait for a "
+            "batch at half the price, or send it as interactive.",
             headers={"retry-after": seconds, "x-should-retry": "false", RUNG_HEADER: standing.rung.label},
         )
