@@ -255,7 +255,7 @@ def budget_alarms(stack: str) -> list[Alarm]:
         ),
         _own(
             *(stack, _metrics.WEB, _metrics.BUDGET_RUNG, "budget-spent"),
-            "A budget is spent and its requests are refused; python -m app.budgets show says which and set raises it",
+            "A budget is spent and its requests are refused; python -m app.budgets show says which",
             *("Maximum", 6),
         ),
         # No data is not no spend: while nobody looks, no rung moves and no runaway is found.

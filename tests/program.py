@@ -24,6 +24,7 @@ COMPONENTS = {
     "network": "Network",
     "queue": "Queue",
     "storage": "Storage",
+    "topic": "Topic",
     "web": "ContainerService",
     "worker": "ContainerService",
 }

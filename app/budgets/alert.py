@@ -184,5 +184,5 @@ def _why(standing: Standing) -> str:
 
 
 def _set(scope: str, standing: Standing) -> str:
-    span = "--monthly" if standing.window.span is Span.MONTH else "--daily"
-    return f"python -m app.budgets set {scope} {span} USD --why '...'"
+    kind = "M" if standing.window.span is Span.MONTH else "D"
+    return f"python -m app.ledger limit {scope} {kind} USD --why '...'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.budgets.gate import RUNG_HEADER
+from app.budgets.policy import RUNG_HEADER
 
 if TYPE_CHECKING:
     from app.pipeline.record import Record

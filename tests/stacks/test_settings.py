@@ -169,6 +169,10 @@ REFUSED = {
     "no address": ({"alertEmails": "[]"}, "prodkit:alertEmails=[] is empty; name at least one address"),
     "empty address": ({"alertEmails": '[""]'}, "prodkit:alertEmails=[''] has the wrong form at ''; write addresses"),
     "half an address": ({"alertEmails": '["ops@"]'}, "has the wrong form at 'ops@'"),
+    "no https address": ({"alertWebhooks": '["http://a.co/x"]'}, "has the wrong form at 'http://a.co/x'; write https"),
+    "secret in an address": ({"alertWebhooks": '["https://a.co/?token=x"]'}, "has the wrong form at 'https://a.co/?"),
+    "no zone": ({"budgetTimeZone": "Mars/Olympus"}, "prodkit:budgetTimeZone=Mars/Olympus is not a time zone; write an"),
+    "a folder of zones": ({"budgetTimeZone": "America"}, "is not a time zone"),
     "address twice": ({"alertEmails": '["a@b.co", "a@b.co"]'}, "says something twice"),
     "odd log period": (
         {"logRetentionDays": "31"},
