@@ -98,7 +98,7 @@ class BudgetGate:
         return ApiError(
             "insufficient_quota",
             f"The budget of {described(scope)} is on the rung '{standing.rung.label}', where background requests wait: "
-            f"come back in {seconds} s (its window ends at {end}), say by '{DEADLINE_HEADER}' how long it may wait for a "
-            "batch at half the price, or send it as interactive.",
+            f"come back in {seconds} s (its window ends at {end}), say by '{DEADLINE_HEADER}' how long it may wait for "
+            "a batch at half the price, or send it as interactive.",
             headers={"retry-after": seconds, "x-should-retry": "false", RUNG_HEADER: standing.rung.label},
         )
