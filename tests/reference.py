@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from app.budgets.gate import RUNG_HEADER
+from app.budgets.policy import RUNG_HEADER
 from app.cache.wishes import TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS

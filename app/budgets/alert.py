@@ -93,7 +93,7 @@ def recovered_alert(scope: str, standing: Standing, since: float, zone: tzinfo) 
         f"nothing is degraded any more for {described(scope)}",
         _why(standing),
         f"the budget is judged on until {moment(standing.window.end, zone)}",
-        f"nothing has to be done; see it: python -m app.budgets show {scope}",
+        "nothing has to be done; see it: python -m app.budgets show",
     )
 
 
@@ -125,7 +125,7 @@ def calm_alert(scope: str, window: str, hour: int) -> Alert:
         f"{described(scope)} has spent as usual for three hours",
         "its last hours are within their rule again",
         "it is watched on",
-        f"nothing has to be done; a hold stays until it is released: python -m app.budgets show {scope}",
+        "nothing has to be done; a hold stays until it is released: python -m app.budgets show",
     )
 
 
