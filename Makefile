@@ -9,7 +9,7 @@ NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
 # From anywhere: to be taken for a trial harms nobody.
 TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
-.PHONY: help up demo-deploy plan test mutants bench soak prove key rotate promote kill destroy cycle-all lint types reference lock clean
+.PHONY: help up demo-deploy plan test mutants bench soak prove key rotate promote kill estimate destroy cycle-all lint types reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from t
 
 cycle-all: $(READY) ## preview, up, preview, refresh and destroy of every stack in an emulated AWS (about 12 minutes)
 	@$(PY) -m tests.engine.cycle $(ARGS)
+
+estimate: $(READY) ## a month's OpenAI dollars: USERS= REQUESTS_PER_USER= OUTPUT_TOKENS= and PROMPT_TOKENS= or PROMPT_FILE=
+	@$(PY) -m app.budgets.estimate --users '$(USERS)' --requests-per-user '$(REQUESTS_PER_USER)' --output-tokens '$(OUTPUT_TOKENS)' $(if $(PROMPT_TOKENS),--prompt-tokens '$(PROMPT_TOKENS)') $(if $(PROMPT_FILE),--prompt-file '$(PROMPT_FILE)') $(ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
