@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.budgets.policy import Rung
 from app.cache.wishes import TAG_PATTERN
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
@@ -57,6 +58,7 @@ def document(models: Models) -> Json:
             "/documents": {"get": _documents(), "post": _post_document()},
             "/documents/{document_id}": _one_document(),
             "/cache": {"delete": _invalidate()},
+            "/budgets": {"get": _operation("What the tenant and the key may spend and have spent", _ref("BudgetList"))},
             "/health/live": {"get": _probe("The process answers", 200)},
             "/health/ready": {"get": _probe("Whether requests should be sent here", 200, 503)},
             PATH: {"get": _probe("This document", 200)},
@@ -229,6 +231,11 @@ def _schemas() -> Json:
         "ModelList": _object({"object": {"const": "list"}, "data": lists["Model"]}, "object", "data"),
         "Deferred": {"type": "object", "properties": waiting, "required": [*waiting]},
         "Document": _object(kept, *kept),
+        "BudgetList": {
+            "type": "object",
+            "properties": {"data": {"type": "array"}, "rung": {"enum": [rung.label for rung in Rung]}},
+            "required": ["object", "data", "rung", "meaning"],
+        },
         "DocumentList": _object(
             {"object": {"const": "list"}, "data": lists["Document"], **ends, "has_more": {"type": "boolean"}},
             *("object", "data", "has_more"),

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.budgets.api import routes as budget_routes
 from app.errors import ApiError
 from app.pipeline.authenticate import authenticate
 from app.product.ask import Ask, Question
@@ -45,6 +46,7 @@ def routes(pipeline_of: Callable[[], Pipeline], services_of: Callable[[], Servic
         Route("/documents", product.list, methods=["GET"]),
         Route("/documents/{document_id}", product.show, methods=["GET"]),
         Route("/documents/{document_id}", product.delete, methods=["DELETE"]),
+        *budget_routes(services_of),
     ]
 
 
