@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.budgets.estimate import Month, levers, main, months
-from app.prices import PICO_PER_USD, default_prices
+from app.models import Models, default_document
+from app.prices import PICO_PER_USD
 
 MONTH = Month(
     users=1_000,
@@ -19,10 +20,8 @@ MONTH = Month(
     batch_percent=50,
 )
 BASE = ["--users", "1000", "--requests-per-user", "100", "--prompt-tokens", "1000", "--output-tokens", "400"]
-TERRA = default_prices().tariff("gpt-6.1-terra")
-LUNA = default_prices().tariff("gpt-6-luna")
-assert TERRA
-assert LUNA
+MODELS = Models(default_document())
+TERRA, LUNA = (MODELS.resolve(name, "text").tariff for name in ("gpt-6.1-terra", "gpt-6-luna"))
 
 
 def test_a_month_costs_what_its_tokens_cost_by_the_price_file() -> None:
