@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app import gate  # not its names: it imports this package
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
+from app.limits.queue import BACKGROUND, PRIORITY_HEADER
 from app.metrics import DEGRADED_REQUESTS
 from app.pipeline.choose import Plan, make_plan
 
@@ -29,7 +29,7 @@ def affordable_plan(
     identity = call.identity
     # What goes into a batch costs half: it is what the ladder wants background requests to do.
     batched = DEADLINE_HEADER in call.headers
-    background = not batched and call.headers.get(gate.PRIORITY_HEADER, "").strip().lower() == gate.BACKGROUND
+    background = not batched and call.headers.get(PRIORITY_HEADER, "").strip().lower() == BACKGROUND
     models = services.models.current
     record.rung, changed = services.budgets.degrade(endpoint, document, models, identity, background=background)
     plan = make_plan(endpoint, changed, models)
