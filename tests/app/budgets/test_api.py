@@ -10,6 +10,7 @@ from tests.app.conftest import CloudParts
 from tests.app.replica import Replica, prodkit_key, replica
 
 pytestmark = pytest.mark.process
+TENANT = f"t-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +23,7 @@ def web(cloud: CloudParts, valkey_port: int) -> Iterator[Replica]:
         "PRODKIT_CACHE_ENDPOINT": f"127.0.0.1:{valkey_port}",
         "AWS_ENDPOINT_URL": cloud.url,
     }
-    with replica(environment) as running:
-        yield running
-
-
-def test_a_tenant_sees_its_own_budgets_and_nobody_elses(web: Replica, cloud: CloudParts) -> None:
-    tenant = f"t-{secrets.token_hex(4)}"
-    key = prodkit_key(cloud, tenant)
-    key_id = key.split("_")[1]
-    limit = {"pk": {"S": "L"}, "sk": {"S": f"M#tenant:{tenant}"}, "limit": {"N": str(25 * 10**12)}}
+    limit = {"pk": {"S": "L"}, "sk": {"S": f"M#tenant:{TENANT}"}, "limit": {"N": str(25 * 10**12)}}
     client = cloud.client("dynamodb")
     client.put_item(TableName="ledger", Item=limit)
     client.update_item(
@@ -39,6 +32,14 @@ def test_a_tenant_sees_its_own_budgets_and_nobody_elses(web: Replica, cloud: Clo
         UpdateExpression="ADD n :one",
         ExpressionAttributeValues={":one": {"N": "1"}},
     )
+    with replica(environment) as running:
+        yield running
+
+
+def test_a_tenant_sees_its_own_budgets_and_nobody_elses(web: Replica, cloud: CloudParts) -> None:
+    tenant = TENANT
+    key = prodkit_key(cloud, tenant)
+    key_id = key.split("_")[1]
     status, headers, body = web.send("GET", "/budgets", headers={"authorization": f"Bearer {key}"})
     answer = json.loads(body)
     assert (status, headers["content-type"], answer["rung"]) == (200, "application/json", "normal")
