@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -58,9 +59,14 @@ class Answers:
         self.watch = Watch(valkey, on_change=self._changed, on_waiting=self._waited_for, clock=clock, sleep=sleep)
         self.store = Store(valkey, self.watch.replica)
         self.on_waiting: Callable[[str, str], None] = lambda _key, _token: None
+        self._claims = itertools.count()
         self._clock = clock
         self._wall_clock = wall_clock
         self._chance = chance
+
+    def token(self) -> str:
+        """A new name for a claim: no other of any replica has it."""
+        return f"{self.watch.replica}.{next(self._claims)}"
 
     def listen(self, listener: Callable[[str, str], None]) -> None:
         """Call `listener` with tenant and tag of each invalidation, before it is acknowledged."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 HIT, MISS, JOIN, STALE = "hit", "miss", "join", "stale"
 JSON = "application/json"
-TOKEN_BYTES = 8
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.01, 0.1
 """Between two looks at what another replica has; new text of a stream brings it back to the first."""
 CLAIM_SLACK_SECONDS = 30
@@ -93,8 +91,9 @@ class Flights:
     def _begin(self, work: Work, place: Place, *, shared: bool, background: bool = False) -> Flight:
         if work.record.cache is None:
             work.record.cache = MISS
-        token = secrets.token_hex(TOKEN_BYTES)
-        flight = Flight(place.key, token, work.call.identity.key_id, place.fingerprint, background=background)
+        flight = Flight(
+            place.key, self._answers.token(), work.call.identity.key_id, place.fingerprint, background=background
+        )
         self._flights[place.key] = flight
         flight.task = self._later(self._fly(flight, work, place, shared=shared))
         return flight

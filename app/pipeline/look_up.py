@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 from app.cache.answers import Answers, Found
@@ -11,7 +10,7 @@ from app.cache.place import Place, place_of
 from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
-from app.pipeline.fly import MISS, STALE, TOKEN_BYTES, Flights, kept
+from app.pipeline.fly import MISS, STALE, Flights, kept
 from app.pipeline.messages import Reply, Work
 from app.pipeline.pay import Payment
 from app.valkey import ValkeyAwayError
@@ -65,16 +64,15 @@ class LookUp:
         work = Work(call, record, plan, place, self._payment(call, record))
         if place.wishes.no_cache:
             return await self._anew(work, place)
-        found = None
-        if place.fields and self._services.budgets.idle:
-            request = (place.tenant, call.endpoint, call.body, call.headers.get(TAGS_HEADER))
-            self._answers.memory.remember(request, Road(plan.models, place, plan))
-        if place.fields:
-            found = self._answers.held(place)
+        found = self._answers.held(place) if place.fields else None
         if found is None:
             if place.wishes.only_if_cached:
                 return await self._only_if_cached(work, place)
             return await self._flights.board(work, place)
+        if self._services.budgets.idle:
+            # Only now: most questions are asked once, and their way would be remembered for nothing.
+            request = (place.tenant, call.endpoint, call.body, call.headers.get(TAGS_HEADER))
+            self._answers.memory.remember(request, Road(plan.models, place, plan))
         if found.state == STALE:
             self._flights.refresh(work, place)
         work.payment.cached(plan)
@@ -104,7 +102,7 @@ class LookUp:
         if isinstance(reply.body, bytes) and work.complete:
             entry = self._answers.made(place, reply.body, work.plan.model.name)
             self._answers.hold(place, entry)
-            self._later(self._answers.keep(place, secrets.token_hex(TOKEN_BYTES), entry))
+            self._later(self._answers.keep(place, self._answers.token(), entry))
         return reply
 
     async def _only_if_cached(self, work: Work, place: Place) -> Reply:
