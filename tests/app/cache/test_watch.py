@@ -74,10 +74,11 @@ async def test_a_replica_that_hangs_delays_an_invalidation_by_its_lease_and_trus
     started = time.monotonic()
     await alive.watch.invalidate("acme")
     assert time.monotonic() - started >= TRUSTED_SECONDS - 0.3  # it may have renewed up to a block before
-    assert await hangs.watch.stamp(place.fields) is None
+    assert hangs.watch.epochs.stamp(place.fields, time.monotonic()) is None
     started = time.monotonic()
     await alive.watch.invalidate("acme")
     assert time.monotonic() - started < LEASE_SECONDS  # it is waited for once
+    assert await hangs.watch.stamp(place.fields) != place.stamp  # asked again later, it learns what it missed
 
 
 async def test_a_replica_that_comes_back_after_a_pause_learns_what_it_missed(make_replica: MakeReplica) -> None:
