@@ -33,13 +33,10 @@ bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--qui
 soak: $(READY) ## five minutes of mixed traffic and faults: memory, tasks and descriptors stay flat; ARGS="--seconds 60"
 	@$(PY) -m tests.soak $(ARGS)
 
-prove: $(READY) ## measure what the documentation promises in numbers: all, or ARGS="merging deferral"
-	@$(PY) -m benchmarks prove $(ARGS)
-
 mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each
 	@$(PY) -m tests.mutants $(ARGS)
 
-prove: $(READY) ## what is promised about replicas together, over real processes: about two minutes; ARGS="--waiters 100"
+prove: $(READY) ## measure what the documentation promises in numbers (about three minutes): all, or ARGS="merging deferral"
 	@$(PY) -m tests.prove $(ARGS)
 
 key: $(READY) ## store STACK's OpenAI key (asked for, or read from standard input); ADMIN=1: the key that rotates it

@@ -1,4 +1,4 @@
-"""`python -m benchmarks run`: the gateway beside its rivals, in one run of at most 15 minutes; `prove`: the claims."""
+"""`python -m benchmarks run`: the gateway beside its rivals, in one run of at most 15 minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from benchmarks import report, results
 from benchmarks._gate import kept_ratio, verdict
 from benchmarks.measure import Lengths
-from benchmarks.prove import names, prove
 from benchmarks.results import BadResultError
 from benchmarks.run import full, ratio
 from benchmarks.targets import STARTS
@@ -30,15 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     run.add_argument("--only", type=_names, help=f"some of {','.join(STARTS)}; shows the result and writes nothing")
     run.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"1 to 50, default {ROUNDS}")
-    proof = commands.add_parser("prove", help="measure what the documentation promises in numbers")
-    proof.add_argument("claims", nargs="*", metavar="claim", help=f"some of {', '.join(names())}; default all")
     options = parser.parse_args(argv)
     try:
-        if options.command == "prove":
-            unknown = sorted(set(options.claims) - set(names()))
-            if unknown:
-                parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(names())}")
-            return prove(options.claims, print)
         return _quick() if options.quick else _full(options.only, options.rounds)
     except (MissingError, ChildFailedError, BadResultError) as error:
         print(error, file=sys.stderr)

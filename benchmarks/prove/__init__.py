@@ -1,4 +1,4 @@
-"""`python -m benchmarks prove`: what the documentation promises in numbers, measured here. One module a claim.
+"""What the documentation promises in numbers, measured on one replica under load; for `make prove`. One module a claim.
 
 A module has `async def measure(children, world) -> list[Figure]`, and a docstring whose first line is the claim.
 """
@@ -38,9 +38,9 @@ def names() -> list[str]:
 
 
 def prove(asked: Sequence[str], say: Callable[[str], object]) -> int:
-    """Measure some claims, or all, and say each figure; the exit code: 1 when one does not hold."""
+    """Measure some claims and say each figure; the exit code: 1 when one does not hold."""
     good = True
-    for name in asked or names():
+    for name in asked:
         claim = import_module(f"{__name__}.{name}")
         say(f"{name}: {(claim.__doc__ or '').splitlines()[0]}")
         try:

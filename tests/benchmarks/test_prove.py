@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import prove
-from benchmarks.__main__ import main
 from benchmarks.prove import Figure
+from tests.prove.__main__ import main
 
 
 @pytest.mark.parametrize("name", prove.names())
@@ -32,5 +32,5 @@ def test_a_figure_that_does_not_hold_fails_the_command(monkeypatch: pytest.Monke
 
 def test_an_unknown_claim_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["prove", "everything-is-fine"])
+        main(["everything-is-fine"])
     assert "merging" in capsys.readouterr().err
