@@ -1,7 +1,7 @@
 """An emulated AWS for one stack: its process, its Pulumi state and its copy of the stack's file, below `.prodkit/`.
 
 The process outlives the command, so that a second `up` finds what the first one made. When it has ended, what it held
-is gone, and the state that tells of it is thrown away too.
+is gone, and the state that tells of it is thrown away too. One that runs and is only slow is waited for.
 """
 
 import json
@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,10 @@ ACCOUNT: Final = "123456789012"
 SERVER: Final = (sys.executable, "-m", "local.aws", "--all")
 PASSPHRASE: Final = "emulated"  # noqa: S105 - of a state that holds nothing real
 END_SECONDS: Final = 10.0
+# Of one question whether it answers, and of asking again: a busy machine makes it slow, which is not gone.
+ASK_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 60.0
+PAUSE_SECONDS: Final = 0.1
 # Processes that this one started: they outlive it, so nobody waits for them unless they are ended here.
 _STARTED: Final[dict[int, "subprocess.Popen[bytes]"]] = {}
 # What the provider must not ask of an emulated AWS, and the only account there is.
@@ -114,7 +119,7 @@ def emulation(folder: Path, project: str) -> Emulation:
     """The emulated AWS of a folder: the one that runs, or a new one with an empty state.
 
     Raises:
-        EmulationError: when it does not start.
+        EmulationError: when it does not start, or runs and does not answer.
     """
     running = find(folder)
     if running:
@@ -124,13 +129,25 @@ def emulation(folder: Path, project: str) -> Emulation:
 
 
 def find(folder: Path) -> Emulation | None:
-    """The emulated AWS of a folder when it still runs."""
+    """The emulated AWS of a folder when it still runs.
+
+    Raises:
+        EmulationError: when its process lives and does not answer; nothing is deleted.
+    """
     file = folder / "aws.json"
     if not file.exists():
         return None
     record = json.loads(file.read_text())
     known = Emulation(folder, record["url"], record["pid"], found=True)
-    return known if _answers(known.url) else None
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (answer := _answers(known.url)) is None and _lives(known.pid):
+        if time.monotonic() > deadline:
+            raise EmulationError(
+                f"the emulated AWS (process {known.pid}) runs and has not answered for {PATIENCE_SECONDS:.0f} s; "
+                f"see {folder / 'aws.log'}, try again, or forget what it holds: kill {known.pid}"
+            )
+        time.sleep(PAUSE_SECONDS)
+    return known if answer else None
 
 
 def start(folder: Path, project: str, server: Sequence[str] = SERVER) -> Emulation:
@@ -167,14 +184,29 @@ def plugin_problem(environment: Mapping[str, str]) -> str | None:
     return f"Pulumi's AWS plugin {wanted} is not installed; run: pulumi plugin install resource aws v{wanted}"
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str) -> bool | None:
+    """Whether it is there; None when that cannot be told, as nothing came back in time or whole."""
     request = urllib.request.Request(f"{url}/_emulator/clock", data=b"{}", method="POST")  # noqa: S310 - our own address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as answer:
+        with opener.open(request, timeout=ASK_SECONDS) as answer:
             return "now" in json.load(answer)
-    except (OSError, ValueError, urllib.error.URLError):
+    except (urllib.error.HTTPError, ValueError):
+        return False  # something else has its port by now
+    except (OSError, HTTPException) as error:
+        refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+        return False if refused else None
+
+
+def _lives(pid: int) -> bool:
+    process = _STARTED.get(pid)
+    if process:
+        return process.poll() is None  # an ended child has a pid until it is asked after
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # gone; or its number is another user's by now
         return False
+    return True
 
 
 def _end(pid: int) -> None:

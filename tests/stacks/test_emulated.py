@@ -1,11 +1,14 @@
 """`up` and `destroy` with `--emulated`: nothing real is told, nothing committed is touched, what lacks is named."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,80 @@ def test_the_state_of_an_emulated_aws_that_has_ended_is_thrown_away(calls: Path)
     assert emulated.find(emulated.FOLDER / "dev") is None
     commands.main(["up", "dev", "--emulated"])
     assert [args[1] for args, _ in made(calls) if args[0] == "stack"].count("init") == 2
+
+
+@contextlib.contextmanager
+def listener(unanswered: int, body: bytes) -> Iterator[str]:
+    """An address that leaves the first callers without an answer and sends `body` to the others."""
+    left, over = [unanswered], threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            left[0] -= 1
+            if left[0] >= 0:
+                over.wait()
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """A request is not news."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def kept(folder: Path, url: str, pid: int) -> Path:
+    """The folder of an emulated AWS, as if an earlier command had started it."""
+    (folder / "state").mkdir(parents=True)
+    (folder / "aws.json").write_text(json.dumps({"url": url, "pid": pid}))
+    return folder
+
+
+def ended_process() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_an_emulated_aws_that_is_only_slow_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulated, "ASK_SECONDS", 0.2)
+    with listener(2, b'{"now": 1}') as url:
+        found = emulated.emulation(kept(tmp_path / "dev", url, os.getpid()), "prodkit")
+        assert (found.url, found.found) == (url, True)
+
+
+def test_one_that_never_answers_is_named_and_nothing_of_it_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulated, "ASK_SECONDS", 0.05)
+    monkeypatch.setattr(emulated, "PATIENCE_SECONDS", 0.2)
+    with listener(1_000, b"") as url:
+        folder = kept(tmp_path / "dev", url, os.getpid())
+        with pytest.raises(emulated.EmulationError, match=rf"process {os.getpid()}.*aws\.log.*kill {os.getpid()}"):
+            emulated.emulation(folder, "prodkit")
+        assert (folder / "state").exists()
+
+
+def test_an_address_that_somebody_else_has_by_now_is_no_emulated_aws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listener(0, b"welcome") as url:
+        assert emulated.find(kept(tmp_path / "other", url, os.getpid())) is None
+    assert emulated.find(kept(tmp_path / "nobody", url, os.getpid())) is None
+    monkeypatch.setattr(emulated, "ASK_SECONDS", 0.05)
+    with listener(1_000, b"") as url:
+        assert emulated.find(kept(tmp_path / "silent", url, ended_process())) is None
 
 
 def test_destroying_a_protected_emulated_stack_is_refused_with_the_way_on(
