@@ -47,8 +47,8 @@ def rotate_key(*, now: bool = False) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    from app import log
     from app.jobs.rotate_key import run
+    from app.observability import log
 
     log.setup(settings.log_level)
     return run(settings, now=now)
@@ -78,15 +78,15 @@ def _run(service: str) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    from app import log
+    from app.observability import log
 
     log.setup(settings.log_level)
     if service == "worker":
         from app.worker import run
 
         return run(settings)
-    from app.server import serve
-    from app.web import create_app
+    from app.serving.server import serve
+    from app.serving.web import create_app
 
     return serve(create_app(settings), settings)
 

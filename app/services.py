@@ -15,15 +15,15 @@ from app.budgets.watcher import Watcher
 from app.cache.answers import Answers
 from app.cache.scripts import SCRIPTS as CACHE_SCRIPTS
 from app.container import Container, container
-from app.health import TableProbe
 from app.keys import KeyStore
 from app.ledger import Ledger
 from app.limits import SCRIPTS, Limiter
-from app.metrics import TELEMETRY_DROPPED, Metrics
 from app.models import ModelSource
+from app.observability.metrics import TELEMETRY_DROPPED, Metrics
 from app.secret import OpenAIKey
+from app.serving.health import TableProbe
 from app.settings import Settings
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Services:
         await services.cache.watch.start()
         services.limiter.start()
         if settings.otlp_endpoint:
-            from app.telemetry import Telemetry  # nobody else pays for it
+            from app.observability.telemetry import Telemetry  # nobody else pays for it
 
             dropped = partial(services.metrics.count, TELEMETRY_DROPPED)
             telemetry = Telemetry(settings.otlp_endpoint, settings.stack, settings.service, dropped=dropped)

@@ -15,22 +15,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app import health
 from app.deferred.queue import read_message
 from app.deferred.runner import Runner
 from app.errors import ApiError
 from app.keys import Identity
-from app.metrics import DOCUMENTS_FAILED, DOCUMENTS_INGESTED
+from app.observability.metrics import DOCUMENTS_FAILED, DOCUMENTS_INGESTED
 from app.pipeline import Pipeline
 from app.product.consumer import Consumer, Message, retry_seconds
 from app.product.documents import Documents, Job
 from app.product.gateway import Gateway
 from app.product.ingest import BadDocumentError, Ingest
 from app.protection import TaskProtection
-from app.server import serve
 from app.services import Services
-from app.upstream import Upstream
-from app.v1 import new_request_id
+from app.serving import health
+from app.serving.server import serve
+from app.serving.v1 import new_request_id
+from app.upstream.pool import Upstream
 
 if TYPE_CHECKING:
     from app.sdk import Runs

@@ -1,7 +1,7 @@
 """The names of the app's own metrics, as alarms, dashboard and autoscaling read them.
 
-The app writes the same names (`app/metrics.py`). Dimensions are never more than these two: every further value is a
-metric of its own on the bill.
+The app writes the same names (`app/observability/metrics.py`). Dimensions are never more than these two: every further
+value is a metric of its own on the bill.
 """
 
 NAMESPACE = "Prodkit"

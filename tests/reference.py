@@ -11,14 +11,14 @@ from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
 from app.jobs.settings import ROTATION_ENVIRONMENT
 from app.limits import PRIORITY_HEADER
-from app.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.observability.metrics import DIMENSIONS, NAMESPACE, UNITS
+from app.observability.trace import HEADER as TRACE_HEADER
+from app.observability.trace import STATE_HEADER
 from app.pipeline.defer import IDEMPOTENCY_HEADER
 from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS
 from app.pipeline.reserve import TIMEOUT_HEADER, WAIT_HEADER
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
-from app.trace import HEADER as TRACE_HEADER
-from app.trace import STATE_HEADER
 from components._timeouts import derive
 
 HEADERS = (

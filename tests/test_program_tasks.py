@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app import metrics as app_metrics
 from app import settings as app_settings
 from app.jobs import settings as job_settings
+from app.observability import metrics as app_metrics
 from components import _metrics
 from preflight.record import Recording
 from preflight.wire import plain

@@ -11,13 +11,13 @@ from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.scope import described, scopes_of
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
-from app.metrics import HELD_REQUESTS
+from app.observability.metrics import HELD_REQUESTS
 
 if TYPE_CHECKING:
     from app.budgets.control import ControlSource, Standing
     from app.keys import Identity
-    from app.metrics import Metrics
     from app.models import Models
+    from app.observability.metrics import Metrics
     from app.pipeline.endpoints import Endpoint
 
 PUT_OFF_SECONDS = 3_600

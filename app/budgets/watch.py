@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.aws import Aws
 from app.budgets.scope import ORG
 from app.budgets.watcher import Seen, Watcher
-from app.metrics import (
+from app.observability.metrics import (
     BUDGET_HEADROOM_USD,
     BUDGET_RESERVED_USD,
     BUDGET_RUNG,

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app import sse
 from app.cache.entry import Entry
 from app.cache.memory import Held, Memory, Road
 from app.cache.store import Store
 from app.cache.watch import Watch
-from app.valkey import ValkeyAwayError
+from app.upstream import sse
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.cache.place import Place
     from app.cache.wishes import Wishes
     from app.models import Models
     from app.pipeline.messages import Call
-    from app.valkey import Valkey
+    from app.valkey.client import Valkey
 
 JITTER_SHARE = 0.1
 """Of a time to live, taken off by chance: answers of one moment do not all end in one moment."""

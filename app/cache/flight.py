@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app import sse
 from app.cache.entry import MAX_BODY_BYTES
 from app.errors import ApiError
+from app.upstream import sse
 
 if TYPE_CHECKING:
     from app.cache.entry import Entry

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.valkey import Script, ValkeyRefusedError
+from app.valkey.client import Script, ValkeyRefusedError
 
 if TYPE_CHECKING:
-    from app.valkey import Valkey
+    from app.valkey.client import Valkey
 
 FORMAT = "3"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from app.cache.entry import MAX_BODY_BYTES, Entry, decode, encode
 from app.cache.scripts import CLAIM, FOLLOW, INBOX_SECONDS, KEEP, PUBLISH, RELEASE, TAKE_OVER, TELL, inbox
-from app.valkey import ValkeyAwayError
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.cache.place import Place
-    from app.valkey import Valkey
+    from app.valkey.client import Valkey
 
 BORROWED_MILLISECONDS = 5_000
 """How long an answer that is not kept stays for the replicas that already wait for it."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from app.cache.epochs import LEASE_SECONDS, Epochs, Event, Peers, field_of
 from app.cache.scripts import BUMP, EVENTS, FORGET, JOIN, LOAD, REPLICAS, SHARED_KEYS, SYNC, TELL, inbox
 from app.errors import ApiError
-from app.valkey import ValkeyAwayError
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
-    from app.valkey import Valkey
+    from app.valkey.client import Valkey
 
 BLOCK_MILLISECONDS = 250
 """How long a read waits for an event; a lease is renewed after each."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.errors import BILLING_CODES
-from app.metrics import KEY_BREAKER_OPEN
+from app.observability.metrics import KEY_BREAKER_OPEN
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

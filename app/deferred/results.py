@@ -18,7 +18,7 @@ from app.deferred.requests import COMPLETED, EXPIRED, FAILED, IN_PROGRESS, Defer
 from app.deferred.store import Store
 from app.keys import Identity
 from app.ledger import Entry, Outcome, Payer
-from app.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP
+from app.observability.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP
 from app.pipeline import record as record_step
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import text_tokens

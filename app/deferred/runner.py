@@ -20,7 +20,7 @@ from app.deferred.queue import GatherOrder, JobOrder, job_message
 from app.deferred.requests import EXPIRED, FAILED, GRACE_SECONDS, DeferredRequests
 from app.deferred.results import Results
 from app.deferred.store import store_of
-from app.metrics import DEFERRED_BATCHES, DEFERRED_OVERDUE
+from app.observability.metrics import DEFERRED_BATCHES, DEFERRED_OVERDUE
 
 if TYPE_CHECKING:
     from openai.types import Batch

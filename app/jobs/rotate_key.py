@@ -15,12 +15,12 @@ from collections.abc import Callable
 import openai
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app import metrics
 from app.aws import Aws, error_code
 from app.jobs.key_secret import KeyInForce, KeySecret, Replacement, read_secret
 from app.jobs.project_keys import OwnedKey, ProjectKeys
 from app.jobs.settings import RotationSettings
-from app.log import write_line
+from app.observability import metrics
+from app.observability.log import write_line
 from app.secret import READ_SECONDS, STALE_SECONDS, parse_key
 
 log = logging.getLogger(__name__)

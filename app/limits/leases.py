@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from app.limits.scope import LEASE_SECONDS, NEVER, Scope
 from app.limits.scripts import FIELDS, LEASE
-from app.valkey import ValkeyAwayError
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
-    from app.valkey import Valkey
+    from app.valkey.client import Valkey
 
 log = logging.getLogger(__name__)
 

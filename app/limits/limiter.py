@@ -22,7 +22,7 @@ from app.limits.queue import BACKGROUND, INTERACTIVE, Waiter
 from app.limits.scope import Limits, Scope
 from app.limits.scripts import KEY_PREFIX, SWEEP
 from app.limits.upstream import Ticket, UpstreamScope
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 
 if TYPE_CHECKING:
     from app.keys import Identity

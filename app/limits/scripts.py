@@ -18,7 +18,7 @@ removes full ones. Every number of time comes from the server; one that goes bac
 
 from __future__ import annotations
 
-from app.valkey import Script
+from app.valkey.client import Script
 
 KEY_PREFIX = "{limit:"
 FIELDS = 26

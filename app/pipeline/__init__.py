@@ -7,13 +7,13 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from app import trace
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.limits import Caller
-from app.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
+from app.observability import trace
+from app.observability.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import record as record_step
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
@@ -43,7 +43,7 @@ from app.resilience import Resilience
 if TYPE_CHECKING:
     from app.pipeline.answer import Answer
     from app.services import Services
-    from app.upstream import Upstream
+    from app.upstream.pool import Upstream
 
 __all__ = ["ByteStream", "Call", "Pipeline", "Reply"]
 

@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from app import sse
 from app.errors import ApiError
-from app.http_client import Response, UnreachableError, UpstreamError
 from app.pipeline.answer import REQUEST_ID, Answer, invalid_response, passed_headers, read_answer, without_key
 from app.pipeline.meter import StreamMeter, stream_meter
 from app.time_limit import until, within
+from app.upstream import sse
+from app.upstream.http_client import Response, UnreachableError, UpstreamError
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
-    from app.upstream import Upstream
+    from app.upstream.pool import Upstream
 
 
 @dataclass(slots=True)

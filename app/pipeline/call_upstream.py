@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.errors import BILLING_CODES, ApiError
-from app.http_client import UnreachableError
 from app.ledger import Outcome
-from app.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_ANSWERS, RETRIES
+from app.observability.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_ANSWERS, RETRIES
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream, attempt
 from app.pipeline.choose import fallback_plans
 from app.resilience import Resilience, quota_exhausted
 from app.resilience.breaker import Entry
 from app.time_limit import until
+from app.upstream.http_client import UnreachableError
 
 if TYPE_CHECKING:
     from app.limits.upstream import Ticket
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from app.pipeline.phases import Phases
     from app.pipeline.reserve import Turns
     from app.secret import OpenAIKey
-    from app.upstream import Upstream
+    from app.upstream.pool import Upstream
 
 ATTEMPTS = 2
 """On the planned model; a fallback gets one. With at most MAX_FALLBACKS of them, a call is made 5 times at most."""

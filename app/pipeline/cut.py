@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from app import sse
-from app.metrics import STOP_CUTS, Metrics
+from app.observability.metrics import STOP_CUTS, Metrics
 from app.pipeline.attempt import OpenStream
 from app.pipeline.choose import Plan
 from app.pipeline.estimate import text_tokens
 from app.pipeline.stop import StopMatcher
 from app.pipeline.stream import MeteredStream, StreamEnd
+from app.upstream import sse
 
 _DELTA = "response.output_text.delta"
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})

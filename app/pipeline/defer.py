@@ -18,7 +18,7 @@ from app.deferred.requests import EXPIRED, ID, QUEUED, Deferred, DeferredRequest
 from app.deferred.store import store_of
 from app.errors import ApiError
 from app.ledger import Payer
-from app.metrics import DEFERRED_ACCEPTED, DEFERRED_OVERDUE
+from app.observability.metrics import DEFERRED_ACCEPTED, DEFERRED_OVERDUE
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES
 from app.pipeline.estimate import BYTES_PER_TOKEN
 from app.pipeline.pay import feature_of

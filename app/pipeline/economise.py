@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.limits.queue import BACKGROUND, PRIORITY_HEADER
-from app.metrics import DEGRADED_REQUESTS
+from app.observability.metrics import DEGRADED_REQUESTS
 from app.pipeline.choose import Plan, make_plan
 
 if TYPE_CHECKING:

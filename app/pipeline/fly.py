@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app import sse
 from app.cache.answers import Answers, Found
 from app.cache.entry import Entry
 from app.cache.flight import Flight, Landing, Reader
@@ -21,7 +20,8 @@ from app.pipeline.messages import ByteStream, Reply, Work
 from app.pipeline.meter import stream_meter
 from app.pipeline.pay import Payment
 from app.pipeline.record import Record
-from app.valkey import ValkeyAwayError
+from app.upstream import sse
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.cache.place import Place

@@ -13,7 +13,7 @@ from app.pipeline.answer import Answer
 from app.pipeline.cut import CutStream
 
 if TYPE_CHECKING:
-    from app.metrics import Metrics
+    from app.observability.metrics import Metrics
     from app.pipeline.attempt import OpenStream
     from app.pipeline.choose import Plan
     from app.pipeline.pay import Payment

@@ -13,7 +13,7 @@ from app.errors import ApiError
 from app.pipeline.fly import MISS, STALE, Flights, kept
 from app.pipeline.messages import Reply, Work
 from app.pipeline.pay import Payment
-from app.valkey import ValkeyAwayError
+from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan

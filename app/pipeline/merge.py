@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
-from app.metrics import MERGED_CALLS, MERGED_REQUESTS
+from app.observability.metrics import MERGED_CALLS, MERGED_REQUESTS
 from app.pipeline.merged_parts import joined, kind_of, split_answer, text_count
 
 if TYPE_CHECKING:
-    from app.metrics import Metrics
+    from app.observability.metrics import Metrics
     from app.pipeline.answer import Answer
     from app.pipeline.choose import Plan
 

@@ -11,7 +11,7 @@ from app.models import Usage
 from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 
 if TYPE_CHECKING:
-    from app.sse import Event
+    from app.upstream.sse import Event
 
 NATURAL_ENDS = frozenset({"stop", "tool_calls", "function_call"})
 """Reasons of a choice of Chat Completions to end that are no cut and no filter."""

@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from app import log, metrics
 from app.budgets.policy import Rung
 from app.errors import ApiError, Domain, upstream_domain
+from app.observability import log, metrics
+from app.observability.trace import HEADER as TRACE_HEADER
 from app.pipeline.phases import NO_SPLIT, Phases, Split
 from app.prices import PICO_PER_USD
-from app.trace import HEADER as TRACE_HEADER
 
 if TYPE_CHECKING:
     from app.keys import Identity
-    from app.metrics import Metrics
     from app.models import Usage
+    from app.observability.metrics import Metrics
+    from app.observability.trace import Trace
     from app.pipeline.answer import Answer
     from app.pipeline.choose import Plan
     from app.pipeline.merge import Part
-    from app.trace import Trace
 
 LEFT_STATUS = 499
 """For the log alone: nobody waits for the answer any more."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from app import sse
-from app.http_client import UpstreamError
 from app.pipeline.attempt import OpenStream
+from app.upstream import sse
+from app.upstream.http_client import UpstreamError
 
 if TYPE_CHECKING:
     from app.pipeline.pay import Payment

@@ -22,7 +22,7 @@ from app.product.gateway import Gateway
 from app.product.index import MEMORY_SHARE, ExactIndex
 from app.product.stream import EventStream
 from app.product.upload import MAX_BODY_BYTES, Upload
-from app.v1 import until_disconnect
+from app.serving.v1 import until_disconnect
 
 if TYPE_CHECKING:
     from app.keys import Identity

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import orjson
 from starlette.responses import Response
 
-from app import sse
 from app.errors import ApiError
-from app.v1 import until_disconnect
+from app.serving.v1 import until_disconnect
+from app.upstream import sse
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
-from app.metrics import BREAKER_OPEN, KEY_BREAKER_OPEN
+from app.observability.metrics import BREAKER_OPEN, KEY_BREAKER_OPEN
 from app.resilience.breaker import Breaker, Entry
 from app.resilience.budget import RetryBudget
 
 if TYPE_CHECKING:
-    from app.metrics import Metrics
+    from app.observability.metrics import Metrics
 
 KEY_OPEN_SECONDS = 30.0
 """A quota that is used up comes back when a person acts, not within seconds."""

@@ -11,10 +11,10 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cache_token
 from app.aws import Aws
-from app.cache_token import iam_token, is_serverless
 from app.settings import Settings
+from app.valkey import cache_token
+from app.valkey.cache_token import iam_token, is_serverless
 
 NAMES = st.from_regex(r"\A[a-z][a-z0-9-]{0,39}\Z")
 SECRETS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/=", min_size=1, max_size=60)
@@ -56,8 +56,8 @@ async def test_a_token_is_signed_again_well_before_it_expires(
 ) -> None:
     assert cache_token.TOKEN_REFRESH_SECONDS + 60 < cache_token.TOKEN_SECONDS <= 900
     now = 1_000.0
-    monkeypatch.setattr("app.cache_token.time.monotonic", lambda: now)
-    monkeypatch.setattr("app.cache_token.time.time", lambda: 1_800_000_000 + now)
+    monkeypatch.setattr("app.valkey.cache_token.time.monotonic", lambda: now)
+    monkeypatch.setattr("app.valkey.cache_token.time.time", lambda: 1_800_000_000 + now)
     provider = cache_token.token_provider(replace(settings, cache_user="app", cache_name="main"), aws)
     user, first = await provider.get_credentials_async()
     assert user == "app"

@@ -13,9 +13,8 @@ import orjson
 import pytest
 
 from app.errors import ApiError
-from app.http_client import UnreachableError
-from app.metrics import Metrics
 from app.models import Models, default_document
+from app.observability.metrics import Metrics
 from app.pipeline import call_upstream as step
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream
@@ -24,7 +23,8 @@ from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.phases import Phases
 from app.resilience import Resilience
-from app.upstream import Upstream
+from app.upstream.http_client import UnreachableError
+from app.upstream.pool import Upstream
 from tests.app.conftest import free_port
 from tests.app.raw_upstream import OK_STREAM, Connection, RawUpstream, raw_upstream, whole
 from tests.app.replica import made_up_openai_key

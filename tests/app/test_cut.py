@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from app import sse
 from app.pipeline.cut import Cutter
+from app.upstream import sse
 
 USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7, "estimated": True}
 WHERE = {"output_index": 1, "item_id": "msg_1", "content_index": 0}

@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from app.errors import ApiError
-from app.gate import SMALL_BODY_BYTES, Gate
-from app.metrics import SHED_REQUESTS, Metrics
+from app.observability.metrics import SHED_REQUESTS, Metrics
 from app.pipeline.bound import MAX_BODY_BYTES
+from app.serving.gate import SMALL_BODY_BYTES, Gate
 
 BACKGROUND = [(b"x-prodkit-priority", b"background")]
 INTERACTIVE = [(b"x-prodkit-priority", b"Interactive")]

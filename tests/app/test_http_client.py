@@ -15,9 +15,10 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import http_client, upstream
-from app.http_client import BadAnswerError, CutError, Response, UnreachableError
-from app.upstream import Upstream
+from app.upstream import http_client
+from app.upstream import pool as upstream
+from app.upstream.http_client import BadAnswerError, CutError, Response, UnreachableError
+from app.upstream.pool import Upstream
 from tests.app.conftest import free_port
 from tests.app.test_lane import certificate
 

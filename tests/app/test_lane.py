@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app import lane, valkey
 from app.aws import Aws
-from app.lane import Lane, LaneFullError, open_lane
 from app.settings import Settings
-from app.valkey import Script, Valkey, ValkeyAwayError, ValkeyRefusedError
+from app.valkey import client as valkey
+from app.valkey import lane
+from app.valkey.client import Script, Valkey, ValkeyAwayError, ValkeyRefusedError
+from app.valkey.lane import Lane, LaneFullError, open_lane
 from tests.app.conftest import free_port, redis_server, wait_until
 from tests.app.test_valkey import connected, needs_redis, reachable
 

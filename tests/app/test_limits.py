@@ -17,7 +17,7 @@ from app.errors import ApiError
 from app.keys import Identity
 from app.limits import Grant, Limiter, Limits, Policy, go_duration
 from app.settings import Settings
-from app.valkey import Valkey, ValkeyAwayError
+from app.valkey.client import Valkey, ValkeyAwayError
 from tests.app.conftest import fake_server, free_port
 
 DEFAULTS = Policy(Limits(requests=600, tokens=60_000))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import log
+from app.observability import log
 
 OPENAI_KEY = "sk-proj-" + secrets.token_urlsafe(48)
 PRODKIT_KEY = f"prodkit_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"

@@ -79,7 +79,7 @@ def test_health_fails_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_the_gateway_starts_without_the_heavy_libraries() -> None:
     code = (
-        "import sys, app.web, app.server;"
+        "import sys, app.serving.web, app.serving.server;"
         "print([name for name in ('openai', 'numpy', 'boto3', 'jsonschema') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from app.errors import ApiError
-from app.metrics import MERGED_CALLS, MERGED_REQUESTS, Metrics
 from app.models import Models, default_document
+from app.observability.metrics import MERGED_CALLS, MERGED_REQUESTS, Metrics
 from app.pipeline.answer import Answer
 from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import EMBEDDINGS

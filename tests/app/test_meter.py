@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import sse
 from app.models import Usage
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
 from app.pipeline.meter import ChatMeter, ResponsesMeter, is_complete, read_usage, stream_meter, usage_of
+from app.upstream import sse
 
 RESPONSES_USAGE = {
     "input_tokens": 100,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import metrics as m
-from app.metrics import Metrics
+from app.observability import metrics as m
+from app.observability.metrics import Metrics
 
 
 class Clock:

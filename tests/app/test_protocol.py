@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from app.protocol import JOINED_BYTES, HeadWaits, Protocol
+from app.serving.protocol import JOINED_BYTES, HeadWaits, Protocol
 
 
 class Wire(asyncio.Transport):

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app import metrics as names
 from app.errors import ApiError
 from app.keys import Identity
-from app.metrics import Metrics
 from app.models import Models, Usage, default_document
+from app.observability import metrics as names
+from app.observability.metrics import Metrics
 from app.pipeline import record as step
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES
@@ -99,7 +99,7 @@ def test_every_field_of_a_line_is_explained(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields: dict[str, Any] = {}
-    monkeypatch.setattr("app.log.request_line", lambda **given: fields.update(given))
+    monkeypatch.setattr("app.observability.log.request_line", lambda **given: fields.update(given))
     step.write(Record("req_1", "/v1/responses"), Counts())
     assert list(fields) == list(step.FIELDS)
 

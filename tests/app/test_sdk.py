@@ -11,11 +11,11 @@ import orjson
 import pytest
 from openai.types.responses import ResponseStreamEvent
 
-from app import sse
 from app.errors import ApiError
 from app.keys import Identity
 from app.pipeline import Call, Reply
 from app.sdk import api_error, client
+from app.upstream import sse
 
 IDENTITY = Identity("acme", "0123456789ab", "test", "user", None, None)
 JSON = [("content-type", "application/json"), ("x-request-id", "req_1")]

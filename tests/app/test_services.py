@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from app import health
 from app.aws import Aws
-from app.health import GRACE_SECONDS, TableProbe, ready
 from app.services import Services
+from app.serving import health
+from app.serving.health import GRACE_SECONDS, TableProbe, ready
 from app.settings import Settings
 from tests.app.conftest import CloudParts, free_port
 

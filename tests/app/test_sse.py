@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import sse
+from app.upstream import sse
 
 ENDINGS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINES = st.lists(st.text("abcdefg: {}", min_size=1).map(str.encode), min_size=1, max_size=4)

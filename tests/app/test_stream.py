@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import orjson
 import pytest
 
-from app import sse
 from app.pipeline.attempt import OpenStream
 from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 from app.pipeline.meter import StreamMeter, stream_meter
 from app.pipeline.stream import MeteredStream, StreamEnd
-from app.upstream import Upstream
+from app.upstream import sse
+from app.upstream.pool import Upstream
 from tests.app.raw_upstream import OK_STREAM, Connection, RawUpstream, raw_upstream
 from tests.app.replica import made_up_openai_key
 

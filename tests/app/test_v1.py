@@ -11,7 +11,7 @@ from app.errors import ApiError
 from app.models import Models, default_document
 from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import MAX_BODY_BYTES
-from app.v1 import check_route, models_body, new_request_id, read_body, until_disconnect
+from app.serving.v1 import check_route, models_body, new_request_id, read_body, until_disconnect
 
 MODELS = Models(default_document())
 GONE = {"type": "http.disconnect"}
@@ -53,7 +53,7 @@ async def test_a_body_that_grows_too_long_is_not_read_further() -> None:
 async def test_a_body_that_does_not_arrive_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, messages: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr("app.v1.BODY_SECONDS", 0.02)
+    monkeypatch.setattr("app.serving.v1.BODY_SECONDS", 0.02)
     with pytest.raises(ApiError) as caught:
         await read_body(receiving(messages), None)
     assert caught.value.status == 408

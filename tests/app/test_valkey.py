@@ -14,10 +14,10 @@ from unittest import mock
 import pytest
 from redis.exceptions import ReadOnlyError
 
-from app import valkey
 from app.aws import Aws
 from app.settings import Settings
-from app.valkey import Script, Valkey, ValkeyAwayError
+from app.valkey import client as valkey
+from app.valkey.client import Script, Valkey, ValkeyAwayError
 from tests.app.conftest import free_port, redis_server
 
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")

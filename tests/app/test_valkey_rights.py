@@ -14,7 +14,7 @@ from app.cache.answers import Answers
 from app.keys import Identity
 from app.limits import SCRIPTS, Limiter, Limits, Policy
 from app.settings import Settings
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 from components.cache import _ACCESS
 from tests.app.cache.conftest import place_at
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.gate import Gate
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
+from app.serving.gate import Gate
+from app.serving.web import WebApp, create_app
 from app.settings import Settings
-from app.web import WebApp, create_app
 
 pytestmark = pytest.mark.process
 
@@ -69,7 +69,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 async def test_a_full_replica_sheds_every_request_but_the_probes(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    monkeypatch.setattr("app.web.Gate", lambda _limit, metrics, body_bytes: Gate(0, metrics, body_bytes))
+    monkeypatch.setattr("app.serving.web.Gate", lambda _limit, metrics, body_bytes: Gate(0, metrics, body_bytes))
     async with started(settings) as app:
         status, headers, body = await send(app, "POST", path)
         assert (status, body["error"]["code"]) == (503, "overloaded")

@@ -19,14 +19,14 @@ import pytest
 
 from app.errors import ApiError
 from app.keys import Identity, create_key
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
 from app.pipeline import Call, Pipeline, Reply
 from app.product.consumer import Message, retry_seconds
 from app.product.documents import Documents, Job
 from app.product.routes import documents_of
 from app.services import Services
 from app.settings import Settings
-from app.upstream import Upstream
+from app.upstream.pool import Upstream
 from app.worker import DocumentReader
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts, free_port, wait_until

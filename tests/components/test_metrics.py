@@ -1,4 +1,4 @@
-from app import metrics as emitted
+from app.observability import metrics as emitted
 from components import _metrics
 
 

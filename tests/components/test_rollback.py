@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.errors import KINDS, Domain
-from app.metrics import ERROR_DOMAINS
+from app.observability.metrics import ERROR_DOMAINS
 from components import _rollback
 from components._alarms import Alarm
 

@@ -13,8 +13,8 @@ from app.budgets.policy import Rung
 from app.budgets.scope import described, scope_of
 from app.errors import ApiError
 from app.keys import Identity
-from app.metrics import HELD_REQUESTS, Metrics
 from app.models import Models, default_document
+from app.observability.metrics import HELD_REQUESTS, Metrics
 from app.pipeline.endpoints import EMBEDDINGS, RESPONSES
 from tests.app.conftest import REGION, CloudParts, free_port
 

@@ -15,7 +15,7 @@ from app.cache.scripts import SCRIPTS
 from app.cache.watch import fields_of
 from app.models import CachePolicy
 from app.settings import Settings
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 
 MakeReplica = Callable[[], Awaitable[Answers]]
 POLICY = CachePolicy(60, 30)

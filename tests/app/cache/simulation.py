@@ -21,7 +21,7 @@ from app.cache.place import Place
 from app.cache.watch import fields_of
 from app.errors import ApiError
 from app.models import CachePolicy
-from app.valkey import Valkey, ValkeyAwayError
+from app.valkey.client import Valkey, ValkeyAwayError
 
 TENANTS, TAGS, QUESTIONS = ("acme", "globex"), ("documents", "prices"), ("q1", "q2")
 POLICY = CachePolicy(1_000_000, 0)

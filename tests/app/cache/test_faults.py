@@ -16,7 +16,7 @@ from app.aws import Aws
 from app.cache.answers import Answers
 from app.cache.scripts import SCRIPTS
 from app.settings import Settings
-from app.valkey import Valkey, ValkeyAwayError
+from app.valkey.client import Valkey, ValkeyAwayError
 from tests.app.cache.conftest import place_at
 from tests.app.conftest import free_port, redis_server
 

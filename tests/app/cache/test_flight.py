@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from app import sse
 from app.cache.entry import MAX_BODY_BYTES, Entry
 from app.cache.flight import MAX_AHEAD_BYTES, Flight, Landing, Reader
 from app.errors import ApiError
+from app.upstream import sse
 
 ENTRY = Entry(b"{}", "application/json", "m")
 

@@ -14,7 +14,7 @@ from app.cache.epochs import LEASE_SECONDS, TRUSTED_SECONDS
 from app.cache.scripts import EPOCHS, EVENTS, REPLICAS, SCRIPTS
 from app.errors import ApiError
 from app.settings import Settings
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 from tests.app.cache.conftest import MakeReplica, place_at
 from tests.app.conftest import free_port
 

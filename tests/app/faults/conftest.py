@@ -13,16 +13,16 @@ from typing import Any
 import orjson
 import pytest
 
-from app import sse
 from app.errors import ApiError
 from app.keys import Identity
-from app.metrics import Metrics
 from app.models import Models, Usage, default_document
+from app.observability.metrics import Metrics
 from app.pipeline import Call, Pipeline, Reply
 from app.resilience import Resilience
 from app.services import Services
 from app.settings import Settings
-from app.upstream import Upstream
+from app.upstream import sse
+from app.upstream.pool import Upstream
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret

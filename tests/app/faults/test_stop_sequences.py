@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from openai.types.responses import Response
 
-from app.metrics import STOP_CUTS
+from app.observability.metrics import STOP_CUTS
 from app.pipeline import Pipeline
-from app.upstream import Upstream
+from app.upstream.pool import Upstream
 from tests.app.conftest import wait_until
 from tests.app.faults.conftest import CHAT, RESPONSES, Gateway
 from tests.app.raw_upstream import OK_STREAM, Connection, raw_upstream

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from app import health
-from app.metrics import (
+from app.observability.metrics import (
     BREAKER_OPEN,
     FALLBACKS,
     FIRST_TOKEN_TIMEOUTS,
@@ -25,7 +24,8 @@ from app.pipeline.call_upstream import BACKOFF_SECONDS
 from app.resilience.breaker import FEWEST_OUTCOMES
 from app.resilience.budget import RESERVE, SHARE
 from app.secret import OpenAIKey
-from app.upstream import Upstream
+from app.serving import health
+from app.upstream.pool import Upstream
 from tests.app.conftest import CloudParts, free_port, wait_until
 from tests.app.faults.conftest import CHAT, FAST, OTHER, RESPONSES, Gateway
 from tests.app.replica import made_up_openai_key

@@ -14,7 +14,7 @@ from app.errors import ApiError
 from app.keys import Identity
 from app.limits import SCRIPTS, Caller, Limiter, Limits, Policy, TenantPolicy
 from app.settings import Settings
-from app.valkey import Valkey
+from app.valkey.client import Valkey
 
 pytestmark = pytest.mark.process
 

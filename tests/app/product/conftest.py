@@ -18,9 +18,9 @@ from app.product.gateway import Gateway
 from app.product.ingest import Ingest
 from app.product.routes import documents_of
 from app.services import Services
+from app.serving.web import WebApp, create_app
 from app.settings import Settings
-from app.upstream import Upstream
-from app.web import WebApp, create_app
+from app.upstream.pool import Upstream
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
 

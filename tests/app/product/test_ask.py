@@ -10,9 +10,9 @@ import httpx2
 import orjson
 import pytest
 
-from app import sse
 from app.errors import ApiError
 from app.product.ask import MAX_QUESTION_CHARACTERS, NO_SOURCES, Question
+from app.upstream import sse
 from local.openai.server import Running
 from tests.app.product.conftest import Site
 

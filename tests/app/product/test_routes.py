@@ -91,7 +91,7 @@ async def test_nothing_is_served_without_a_key(site: Site) -> None:
 
 def test_the_product_costs_a_replica_nothing_until_it_is_used() -> None:
     heavy = "{'openai', 'numpy', 'boto3', 'pydantic'}"
-    code = f"import sys, app.web, app.product.routes; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, app.serving.web, app.product.routes; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.metrics import CALLER_ERRORS, INPUT_TOKENS, REQUESTS, UPSTREAM_ERRORS, Metrics
+from app.observability.metrics import CALLER_ERRORS, INPUT_TOKENS, REQUESTS, UPSTREAM_ERRORS, Metrics
 from local.openai.server import Running
 from tests.app.product.conftest import Site
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app import sse
+from app.upstream import sse
 from tests.app.raw_upstream import OK_STREAM, Connection, raw_upstream
 from tests.app.replica import Replica, replica
 

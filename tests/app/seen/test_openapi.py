@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
-from app import openapi
 from app.models import Models, default_document
 from app.pipeline.endpoints import ENDPOINTS
 from app.product.routes import routes
+from app.serving import openapi
 from local.openai.server import Running
 from tests import installs
 from tests.app.replica import Replica

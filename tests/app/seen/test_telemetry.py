@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app import otlp, telemetry, trace
 from app.keys import Identity
 from app.models import Usage
+from app.observability import otlp, telemetry, trace
+from app.observability.telemetry import QUEUE_REQUESTS, STOP_SECONDS, Telemetry
 from app.pipeline.phases import Phases
 from app.pipeline.record import Record
-from app.telemetry import QUEUE_REQUESTS, STOP_SECONDS, Telemetry
 from tests.app.conftest import free_port, wait_until
 from tests.app.replica import Replica, replica
 
@@ -207,7 +207,8 @@ async def test_a_collector_that_is_away_costs_a_bounded_queue_and_holds_up_no_st
 
 
 def test_without_an_endpoint_none_of_it_is_even_loaded() -> None:
-    code = "import app.web, app.services, app.pipeline, sys; print({'app.otlp', 'app.telemetry'} & set(sys.modules))"
+    exporter = {"app.observability.otlp", "app.observability.telemetry"}
+    code = f"import app.serving.web, app.services, app.pipeline, sys; print({exporter} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import trace
+from app.observability import trace
 from local.openai.server import Running
 from tests.app.replica import Replica
 

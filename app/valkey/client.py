@@ -11,9 +11,9 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.cache_token import token_provider
-from app.lane import Lane, LaneFullError, Part, ReplyError, open_lane
 from app.settings import Settings
+from app.valkey.cache_token import token_provider
+from app.valkey.lane import Lane, LaneFullError, Part, ReplyError, open_lane
 
 if TYPE_CHECKING:
     from app.aws import Aws

@@ -15,6 +15,7 @@ from app.errors import KINDS
 from app.limits import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
 from app.model_document import KINDS as MODEL_KINDS
 from app.model_document import MAX_STOP, MAX_STOP_CHARACTERS
+from app.observability.trace import HEADER as TRACE_HEADER
 from app.pipeline.bound import MAX_BODY_BYTES, MAX_EMBEDDING_ITEMS
 from app.pipeline.defer import ENDPOINTS as DEFERRABLE
 from app.pipeline.endpoints import EMBEDDINGS, ENDPOINTS, Endpoint, JsonTypes
@@ -22,7 +23,6 @@ from app.product.ask import MAX_QUESTION_CHARACTERS
 from app.product.documents import ID
 from app.product.routes import DEFAULT_PAGE, MAX_PAGE
 from app.product.upload import MAX_NAME_CHARACTERS, MAX_TEXT_BYTES, TEXT_TYPES
-from app.trace import HEADER as TRACE_HEADER
 
 if TYPE_CHECKING:
     from app.models import Models

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.trace import valid_state
+from app.observability.trace import valid_state
 
 if TYPE_CHECKING:
     from app.pipeline.record import Record

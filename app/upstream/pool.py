@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from app.http_client import Connection, Response, UnreachableError
 from app.time_limit import within
+from app.upstream.http_client import Connection, Response, UnreachableError
 
 CONNECT_SECONDS = 5.0
 """For TCP and TLS together: beyond it another attempt is worth more than waiting."""

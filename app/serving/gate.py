@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from app.errors import ApiError
 from app.limits.queue import BACKGROUND, INTERACTIVE, PRIORITY_HEADER
-from app.metrics import SHED_REQUESTS
+from app.observability.metrics import SHED_REQUESTS
 from app.pipeline.bound import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from app.metrics import Metrics
+    from app.observability.metrics import Metrics
 
 BACKGROUND_PERCENT = 50
 """Of the places: background requests get in while fewer than this share are taken, so they are shed first."""

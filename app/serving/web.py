@@ -16,15 +16,16 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from app import health, trace
 from app.errors import ApiError
-from app.gate import Gate
+from app.observability import trace
 from app.pipeline import Pipeline
 from app.pipeline import record as record_step
 from app.pipeline.record import Record
 from app.services import Services
-from app.upstream import Upstream
-from app.v1 import PREFIX, V1, new_request_id, send_error
+from app.serving import health
+from app.serving.gate import Gate
+from app.serving.v1 import PREFIX, V1, new_request_id, send_error
+from app.upstream.pool import Upstream
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -155,7 +156,7 @@ class WebApp:
             await services.stop()
 
     async def _openapi(self, _request: Request) -> Response:
-        from app import openapi  # only for whoever asks
+        from app.serving import openapi  # only for whoever asks
 
         made = openapi.document(self.services().models.current)
         return Response(orjson.dumps(made), media_type="application/json")

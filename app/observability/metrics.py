@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from app.log import write_line
+from app.observability.log import write_line
 
 if TYPE_CHECKING:
-    from app.telemetry import Telemetry
+    from app.observability.telemetry import Telemetry
 
 NAMESPACE = "Prodkit"
 DIMENSIONS = ("Stack", "Service")

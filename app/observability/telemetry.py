@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import orjson
 
 if TYPE_CHECKING:
-    from app.otlp import Finished
+    from app.observability.otlp import Finished
     from app.pipeline.record import Record
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Telemetry:
 
     def __init__(self, endpoint: str, stack: str, service: str, *, dropped: Callable[[int], object]) -> None:
         """`endpoint` is a base address; `dropped` is told how many requests the collector will never hear of."""
-        from app import otlp
+        from app.observability import otlp
 
         self._otlp = otlp
         self._endpoint = endpoint.rstrip("/")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.log import in_batches
-from app.protocol import Protocol as HttpProtocol
+from app.observability.log import in_batches
+from app.serving.protocol import Protocol as HttpProtocol
 
 if TYPE_CHECKING:
     from app.settings import Settings

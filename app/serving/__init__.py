@@ -1,0 +1,1 @@
+"""HTTP as callers see it: from the socket to the pipeline and back."""

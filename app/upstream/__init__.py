@@ -1,0 +1,1 @@
+"""The connection to OpenAI, which all requests share."""

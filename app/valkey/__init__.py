@@ -1,0 +1,1 @@
+"""The connection to the cache server, which all requests share."""
