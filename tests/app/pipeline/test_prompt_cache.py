@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES
 from app.pipeline.prompt_cache import FIELD, MOST_REMEMBERED_CHARACTERS, scoped
-from tests.app.test_pipeline import Gateway, gateway, upstream
+from tests.app.pipeline.test_pipeline import Gateway, gateway, upstream
 
 __all__ = ["gateway", "upstream"]
 

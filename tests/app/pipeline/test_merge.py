@@ -15,7 +15,7 @@ from app.pipeline.answer import Answer
 from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import EMBEDDINGS
 from app.pipeline.merge import MOST_TEXTS, WAIT_SECONDS, Merger, Part
-from tests.app.test_merged_parts import embedded
+from tests.app.pipeline.test_merged_parts import embedded
 
 MODELS = Models(default_document())
 

@@ -20,7 +20,7 @@ from app.upstream import pool as upstream
 from app.upstream.http_client import BadAnswerError, CutError, Response, UnreachableError
 from app.upstream.pool import Upstream
 from tests.app.conftest import free_port
-from tests.app.test_lane import certificate
+from tests.app.valkey.test_lane import certificate
 
 __all__ = ["certificate"]  # a fixture
 

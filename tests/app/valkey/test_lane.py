@@ -28,7 +28,7 @@ from app.valkey import lane
 from app.valkey.client import Script, Valkey, ValkeyAwayError, ValkeyRefusedError
 from app.valkey.lane import Lane, LaneFullError, open_lane
 from tests.app.conftest import free_port, redis_server, wait_until
-from tests.app.test_valkey import connected, needs_redis, reachable
+from tests.app.valkey.test_valkey import connected, needs_redis, reachable
 
 pytestmark = pytest.mark.process
 
