@@ -37,7 +37,7 @@ MEANING: Mapping[Rung, str] = {
     Rung.NOTIFY: "nothing is degraded yet; spending is on its way past the budget",
     Rung.SHORTER: "answers are capped shorter",
     Rung.CHEAPER: "cheaper models answer",
-    Rung.CACHED: "cheaper models answer, and the next rung is near",
+    Rung.CACHED: "answers that were kept come first, also old ones; cheaper models answer the rest",
     Rung.DEFERRED: "background requests are put off by the hour",
     Rung.PRIORITY: "background requests are refused, interactive ones are answered",
     Rung.REFUSED: "every request that costs money is refused",
@@ -69,7 +69,7 @@ class Policy:
     cheaper: Mapping[str, str] = field(default_factory=dict)
     """From CHEAPER on: model that answers for a model. A model that is not named keeps its own."""
     stale_seconds: int = 86_400
-    """From CACHED on: how old a kept answer may be."""
+    """From CACHED on: how old a kept answer may be. Answers are kept for so long from NOTIFY on."""
     cost_percent: Mapping[Rung, int] = field(default_factory=lambda: dict(_COST))
     """What a request costs on a rung, in percent of one that is not degraded."""
     hold_runaways: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.cache.entry import Entry
-from app.cache.memory import Held, Memory, Road
+from app.cache.memory import Held, Memory, Road, timed
 from app.cache.store import Store
 from app.cache.watch import Watch
 from app.upstream import sse
@@ -87,24 +87,25 @@ class Answers:
             return None
         return road, Found(held.entry, "hit", now - held.made_at)
 
-    def held(self, place: Place) -> Found | None:
-        """What this process holds for a place whose key is set."""
+    def held(self, place: Place, spare: float = 0.0) -> Found | None:
+        """What this process holds for a place whose key is set; for a caller who has to spare, also so old."""
         now = self._clock()
         held = self.memory.find(place.key, now)
-        return None if held is None else self._judge(held, place.wishes, now)
+        return None if held is None else self._judge(held, place.wishes, now, spare)
 
-    def accept(self, place: Place, entry: Entry) -> Found | None:
+    def accept(self, place: Place, entry: Entry, spare: float = 0.0) -> Found | None:
         """What the store answered, held from now on; None when the caller wishes for something younger."""
         age = max(0.0, self._wall_clock() - entry.made_at)
         now = self._clock()
-        held = self.memory.put(place.key, entry, age, now) if place.fields else _unheld(entry, age, now)
-        return self._judge(held, place.wishes, now)
+        held = self.memory.put(place.key, entry, age, now) if place.fields else timed(entry, age, now)
+        return self._judge(held, place.wishes, now, spare)
 
     def made(self, place: Place, body: bytes, model: str, *, status: int = 200) -> Entry:
         """An entry for an answer that was just made, with its times to live."""
-        fresh = place.policy.ttl_seconds * (1 - JITTER_SHARE * self._chance())
+        fresh, stale = place.policy.ttl_seconds * (1 - JITTER_SHARE * self._chance()), place.policy.stale_seconds
         content_type = sse.MEDIA_TYPE if place.stream and status == 200 else "application/json"
-        return Entry(body, content_type, model, status, self._wall_clock(), fresh, place.policy.stale_seconds)
+        spare = max(0.0, place.spare_seconds - fresh - stale)
+        return Entry(body, content_type, model, status, self._wall_clock(), fresh, stale, spare)
 
     def hold(self, place: Place, entry: Entry) -> None:
         """Hold an answer in this process."""
@@ -125,13 +126,13 @@ class Answers:
         except ValkeyAwayError:
             return
 
-    def _judge(self, held: Held, wishes: Wishes, now: float) -> Found | None:
+    def _judge(self, held: Held, wishes: Wishes, now: float, spare: float) -> Found | None:
         age = now - held.made_at
         if wishes.max_age is not None and age > wishes.max_age:
             return None
         if now < held.fresh_until or now < held.fresh_until + wishes.max_stale:
             return Found(held.entry, "hit" if now < held.fresh_until else "stale", age)
-        return Found(held.entry, "stale", age) if now < held.gone_at else None
+        return Found(held.entry, "stale", age) if now < held.stale_until or age < spare else None
 
     def _changed(self, field: str) -> None:
         tenant, _, tag = field.partition("\0")
@@ -140,8 +141,3 @@ class Answers:
 
     def _waited_for(self, key: str, token: str) -> None:
         self.on_waiting(key, token)
-
-
-def _unheld(entry: Entry, age: float, now: float) -> Held:
-    fresh_until = now - age + entry.fresh_seconds
-    return Held(entry, now - age, fresh_until, fresh_until + entry.stale_seconds, 0)

@@ -29,10 +29,12 @@ class Entry:
     """From then on, how long it is as good as a new one."""
     stale_seconds: float = 0.0
     """After that, how long it may be given once more while a new one is made."""
+    spare_seconds: float = 0.0
+    """After that, how long it is there for callers whose budget nears its end, and for them alone."""
 
 
 _TYPES = {"content_type": str, "model": str, "status": int}
-_NUMBERS = ("made_at", "fresh_seconds", "stale_seconds")
+_NUMBERS = ("made_at", "fresh_seconds", "stale_seconds", "spare_seconds")
 _META = tuple(field.name for field in fields(Entry) if field.name != "body")
 
 

@@ -29,6 +29,8 @@ class Held:
     entry: Entry
     made_at: float
     fresh_until: float
+    stale_until: float
+    """Until when it is given once more while a new one is made."""
     gone_at: float
     size: int
 
@@ -58,7 +60,7 @@ class Memory:
         return self._bytes + self._road_bytes
 
     def find(self, key: str, now: float) -> Held | None:
-        """The entry under a key, fresh or stale; one that is gone is dropped."""
+        """The entry under a key, however old; one that is gone is dropped."""
         held = self._held.get(key)
         if held is None:
             return None
@@ -70,10 +72,8 @@ class Memory:
 
     def put(self, key: str, entry: Entry, age: float, now: float) -> Held:
         """Hold an entry that was made `age` seconds ago; what is larger than the whole tier is only given back."""
-        made_at = now - age
-        fresh_until = made_at + entry.fresh_seconds
-        size = len(entry.body) + OVERHEAD_BYTES
-        held = Held(entry, made_at, fresh_until, fresh_until + entry.stale_seconds, size)
+        held = timed(entry, age, now)
+        size = held.size
         self._drop(key)
         if size <= self._max:
             self._held[key] = held
@@ -109,6 +109,15 @@ class Memory:
     def _forget(self, request: Request) -> None:
         if self._roads.pop(request, None) is not None:
             self._road_bytes -= _road_size(request)
+
+
+def timed(entry: Entry, age: float, now: float) -> Held:
+    """An entry that was made `age` seconds ago, with the moments at which it ages."""
+    made_at = now - age
+    fresh_until = made_at + entry.fresh_seconds
+    stale_until = fresh_until + entry.stale_seconds
+    size = len(entry.body) + OVERHEAD_BYTES
+    return Held(entry, made_at, fresh_until, stale_until, stale_until + entry.spare_seconds, size)
 
 
 def _road_size(request: Request) -> int:

@@ -33,6 +33,8 @@ class Place:
     """The epochs it depends on; none for an idempotency key, which stands for one answer whatever happens."""
     policy: CachePolicy
     wishes: Wishes = NONE
+    spare_seconds: int = 0
+    """How long an answer is kept at the least, for when the budget nears its end."""
     fingerprint: str = ""
     """Of the request behind an idempotency key."""
     stamp: str = ""

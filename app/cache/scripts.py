@@ -9,7 +9,7 @@ from app.valkey.client import Script, ValkeyRefusedError
 if TYPE_CHECKING:
     from app.valkey.client import Valkey
 
-FORMAT = "3"  # of keys and values: a new one makes every old entry a miss
+FORMAT = "4"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"
 EVENTS = "cache:{epochs}:events"
 REPLICAS = "cache:{epochs}:replicas"

@@ -81,7 +81,7 @@ class Store:
         if len(entry.body) > MAX_BODY_BYTES:
             await self.release(place, token, None)
             return False
-        milliseconds = int(1000 * (entry.fresh_seconds + entry.stale_seconds))
+        milliseconds = int(1000 * (entry.fresh_seconds + entry.stale_seconds + entry.spare_seconds))
         value = encode(place.key, entry)
         answer = await KEEP.at(self._valkey, _keys(place), token, value, max(1, milliseconds), place.fingerprint)
         return bool(answer == 1)

@@ -47,6 +47,8 @@ class Plan:
     """The body before policy, for a plan on another model."""
     models: Models
     """The document in force when the call began."""
+    undegraded: Plan | None = None
+    """What it would be were no budget near its end; set from the rung on that looks for kept answers to it."""
 
 
 def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -> Plan:

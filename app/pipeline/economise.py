@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from app.budgets.policy import Rung
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.limits.queue import BACKGROUND, PRIORITY_HEADER
 from app.observability.metrics import DEGRADED_REQUESTS
@@ -35,6 +36,7 @@ def affordable_plan(
     plan = make_plan(endpoint, changed, models)
     if changed is not document:
         services.metrics.count(DEGRADED_REQUESTS)
-        plan = replace(plan, requested_model=document.get("model") or models.default_model)
+        before = make_plan(endpoint, document, models) if record.rung >= Rung.CACHED else None
+        plan = replace(plan, requested_model=document.get("model") or models.default_model, undegraded=before)
     services.budgets.admit(identity, plan.model.name)
     return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.budgets.policy import Rung
 from app.cache.answers import Answers, Found
 from app.cache.memory import Road
 from app.cache.place import Place, place_of
@@ -53,7 +54,11 @@ class LookUp:
 
     async def answer(self, call: Call, plan: Plan, record: Record) -> Reply:
         """The kept answer, that of a flight, or a new one; raises ApiError."""
-        place = place_of(call, plan)
+        if record.rung >= Rung.CACHED:
+            spared = await self._spared(call, plan, record)
+            if spared is not None:
+                return spared
+        place = _kept_longer(place_of(call, plan), plan, record)
         if place is None:
             record.cache = BYPASS
             return await self._produce(Work(call, record, plan, None, self._payment(call, record)))
@@ -77,6 +82,32 @@ class LookUp:
             self._flights.refresh(work, place)
         work.payment.cached(plan)
         return kept(record, found)
+
+    async def _spared(self, call: Call, plan: Plan, record: Record) -> Reply | None:
+        """A kept answer as old as the budget's policy allows, and no call to make it new: first one to the question as
+        it was asked, then one as short and cheap as this rung gives. What the caller wishes of the cache counts."""
+        seconds = plan.models.budget.stale_seconds
+        for each in (plan.undegraded, plan):
+            place = None if each is None else place_of(call, each)
+            if each is None or place is None or not place.fields or place.wishes.no_cache:
+                continue
+            stamp = await self._answers.watch.stamp(place.fields)
+            if stamp is None:
+                return None
+            place.at(stamp)
+            found = self._answers.held(place, seconds) or await self._stored(place, seconds)
+            if found is not None:
+                self._payment(call, record).cached(each)
+                return kept(record, found)
+        return None
+
+    async def _stored(self, place: Place, spare: float = 0.0) -> Found | None:
+        """What the shared tier has, and nobody is asked for."""
+        try:
+            claim = await self._answers.store.follow(place, "", 0)
+        except ValkeyAwayError:
+            return None
+        return None if claim.over or claim.entry is None else self._answers.accept(place, claim.entry, spare)
 
     def _payment(self, call: Call, record: Record) -> Payment:
         return Payment(self._services.ledger, call, record)
@@ -106,16 +137,18 @@ class LookUp:
         return reply
 
     async def _only_if_cached(self, work: Work, place: Place) -> Reply:
-        try:
-            claim = await self._answers.store.follow(place, "", 0)
-        except ValkeyAwayError:
-            raise _not_kept() from None
-        entry = None if claim.over else claim.entry
-        found: Found | None = None if entry is None else self._answers.accept(place, entry)
+        found = await self._stored(place)
         if found is None:
             raise _not_kept()
         work.payment.cached(work.plan)
         return kept(work.record, found)
+
+
+def _kept_longer(place: Place | None, plan: Plan, record: Record) -> Place | None:
+    """The place; from the first rung on answers are kept for the rungs that give old ones."""
+    if place is not None and record.rung:
+        place.spare_seconds = plan.models.budget.stale_seconds
+    return place
 
 
 def _not_kept() -> ApiError:
