@@ -21,7 +21,7 @@ from app.models import CachePolicy
 from app.pipeline import Call, Pipeline, Reply
 from app.services import Services
 from app.settings import Settings
-from app.upstream import Upstream
+from app.upstream.pool import Upstream
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret
