@@ -20,6 +20,7 @@ from app.ledger.book import Book, Payer, scopes_of
 from app.ledger.entries import MAX_ENTRIES
 from app.ledger.item import UNBOUNDED_PICO, Item, Reclaim, SetLimit
 from app.ledger.lease import Lease, State
+from app.ledger.once import Once
 from app.ledger.table import LedgerTable, Standing, in_turns
 from app.ledger.watch import AWAY_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS, Watch, boot_of
 from app.prices import usd
@@ -81,9 +82,11 @@ class Keeper:
         self._wall_clock = wall_clock
         self._standing = Standing(-1, {})
         self._lines: dict[Payer, _Line] = {}
-        self._meeting: dict[Lease, asyncio.Task[None]] = {}
-        self._growing: dict[Lease, asyncio.Task[None]] = {}
-        self._demand: dict[Lease, int] = {}
+        self._learning = Once("ledger-limits")
+        self._meeting = Once("ledger-meet")
+        self._growing = Once("ledger-grow")
+        self._demand: dict[Lease, tuple[int, int]] = {}
+        """Of calls that wait for a lease to grow: what they need together, and the least that one of them needs."""
         self._looked: dict[Lease, tuple[int, float]] = {}
         self._watch = Watch()
         self._beat_at = self._alive_at = clock()
@@ -127,18 +130,8 @@ class Keeper:
         return line
 
     async def _meet(self, lease: Lease) -> None:
-        """Read, or make, the item behind a new lease: once for all the requests that need it at that moment."""
-        task = self._meeting.get(lease)
-        if task is None:
-            task = self._meeting[lease] = asyncio.create_task(self._find(lease), name="ledger-meet")
-            task.add_done_callback(lambda task: self._met(lease, task))
-        # Shielded: whoever began may leave while others wait.
-        await asyncio.shield(task)
-
-    def _met(self, lease: Lease, task: asyncio.Task[None]) -> None:
-        self._meeting.pop(lease, None)
-        if not task.cancelled():
-            task.exception()  # retrieved here as well, for when every caller has gone
+        """Read, or make, the item behind a new lease."""
+        await self._meeting.run(lease, lambda: self._find(lease))
 
     async def _find(self, lease: Lease) -> None:
         kind = lease.window[0]
@@ -164,37 +157,39 @@ class Keeper:
         return item
 
     async def _grow(self, lease: Lease, more: int) -> None:
-        """Make room for a call: one step at a time a lease, for all that wait. Raises what `reserve` raises."""
+        """Make room for a call: one step at a time a lease, for all that wait. Raises what `_reserve` raises."""
         if self._clock() < lease.refused_until and more >= lease.wanted:
             raise self._refusal(lease)
-        self._demand[lease] = self._demand.get(lease, 0) + more
-        task = self._growing.get(lease)
-        if task is None:
-            task = self._growing[lease] = asyncio.create_task(self._ask(lease), name="ledger-grow")
-            task.add_done_callback(lambda _: self._growing.pop(lease, None))
-        # Shielded: whoever began may leave while others wait.
-        await asyncio.shield(task)
+        together, least = self._demand.get(lease, (0, more))
+        self._demand[lease] = (together + more, min(least, more))
+        await self._growing.run(lease, lambda: self._ask(lease))
 
     async def _ask(self, lease: Lease) -> None:
-        for _ in range(TRIES):
-            if lease.state is State.NEW and lease.flying is None and lease.limit == 0:
-                try:
-                    await self._meet(lease)
-                except Exception as error:
-                    raise LedgerAwayError from error
-            demand = self._demand.pop(lease, 0) or lease.wanted
-            lease.wanted = demand
-            if lease.flying is None:
-                lease.block = lease.size(demand, lease.burn)
-                if lease.block == 0 and lease.committed + demand > lease.line:
-                    lease.refused_until = self._clock() + REFUSED_SECONDS
-                    raise self._refusal(lease)
-            granted = lease.block
-            await self._step(lease)
-            # Asked again before the next look at its pace: each time for twice as much.
-            lease.burn = max(lease.burn, 2 * granted)
-            if lease.state in (State.LOST, State.DONE) or lease.committed + demand <= lease.line:
-                return
+        try:
+            for _ in range(TRIES):
+                if lease.state is State.NEW and lease.flying is None and lease.limit == 0:
+                    try:
+                        await self._meet(lease)
+                    except Exception as error:
+                        raise LedgerAwayError from error
+                together, least = self._demand[lease]
+                if lease.flying is None:
+                    lease.wanted = together
+                    lease.block = lease.size(together, lease.burn, least)
+                    if lease.block == 0:
+                        if lease.committed + least <= lease.line:
+                            return  # some of them find room; the others ask again, and are told that there is none
+                        lease.wanted, lease.refused_until = least, self._clock() + REFUSED_SECONDS
+                        raise self._refusal(lease)
+                granted = lease.block
+                await self._step(lease)
+                # Asked again before the next look at its pace: each time for twice as much.
+                lease.burn = max(lease.burn, 2 * granted)
+                if lease.state in (State.LOST, State.DONE) or lease.committed + self._demand[lease][0] <= lease.line:
+                    return
+        finally:
+            # Whoever waited and still finds no room says so again.
+            self._demand.pop(lease, None)
 
     async def _step(self, lease: Lease) -> None:
         """Send the lease's next step and learn from the answer; raises LedgerAwayError when there was none."""
@@ -334,8 +329,12 @@ class Keeper:
                 raise failure
 
     async def _know_limits(self, *, fresh: bool = False) -> None:
-        if self._standing.version >= 0 and not fresh:
-            return
+        if fresh:
+            await self._learn_limits()
+        elif self._standing.version < 0:
+            await self._learning.run("limits", self._learn_limits)
+
+    async def _learn_limits(self) -> None:
         try:
             if self._standing.version < 0 or await self.table.limits_version() != self._standing.version:
                 self._standing = await self.table.standing()

@@ -102,10 +102,10 @@ class Lease:
         if self.state is not State.OPEN or self.closing:
             self.line = -1
 
-    def size(self, worst: int, burn: int) -> int:
-        """A block that serves a call of at most `worst` and some time of the own pace, from what is seen to be there.
+    def size(self, worst: int, burn: int, least: int = 0) -> int:
+        """A block that serves calls of `worst` together and some time of the own pace, from what is seen to be there.
 
-        0 when the money that is left cannot pay for the call.
+        All that is left when that pays for `least`, the smallest of them, and not for all; 0 when for none.
         """
         if self.state is State.NEW:
             self.emergency = self._for_an_outage()
@@ -113,7 +113,7 @@ class Lease:
         if missing > self.avail and self.state is State.NEW:
             missing, self.emergency = missing - self.emergency, 0
         if missing > self.avail:
-            return 0
+            return self.avail if least and missing - worst + least <= self.avail else 0
         fair = max(0, min(self.limit // BLOCK_SHARE, self.avail // 2)) // max(1, self.holders)
         wish = max(missing, min(max(2 * worst, burn), fair))
         return min(wish, self.avail)

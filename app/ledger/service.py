@@ -20,6 +20,9 @@ from app.ledger.watch import EMERGENCY_SECONDS
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
+RESERVE_SECONDS = 5.0
+"""A request waits no longer for money. What was begun for it goes on, so that a later one finds it done."""
+RETRY_SECONDS = 5
 ALIVE_SECONDS = 60.0
 MAX_TEXT = 200
 
@@ -66,21 +69,25 @@ class Ledger(Keeper):
         Raises ApiError: 429 `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when the table
         does not answer and what was leased for that time is spent.
         """
+        try:
+            async with asyncio.timeout(RESERVE_SECONDS):
+                return await self._reserve(payer, worst, id_)
+        except (LedgerAwayError, TimeoutError):
+            return self._from_emergency(payer, worst, id_)
+
+    async def _reserve(self, payer: Payer, worst: int, id_: str) -> Hold:
         for _ in range(TRIES):
             hold = self.take(payer, worst, id_)
             if hold is not None:
                 return hold
-            try:
-                if self._clock() - self._beat_at >= EMERGENCY_SECONDS:
-                    await self._beat()
-                leases = (await self._line(payer)).leases
-                short = [lease for lease in leases if lease.committed + worst > lease.line]
-                for failure in await in_turns((self._grow(lease, worst) for lease in short), len(leases)):
-                    if failure is not None:
-                        raise failure
-            except LedgerAwayError:
-                return self._from_emergency(payer, worst, id_)
-        raise ApiError("ledger_unavailable", "The spend ledger is busy; try again in a second.")
+            if self._clock() - self._beat_at >= EMERGENCY_SECONDS:
+                await self._beat()
+            leases = (await self._line(payer)).leases
+            short = [lease for lease in leases if lease.committed + worst > lease.line]
+            for failure in await in_turns((self._grow(lease, worst) for lease in short), len(leases)):
+                if failure is not None:
+                    raise failure
+        raise _unavailable("The spend ledger is busy")
 
     async def extend(self, hold: Hold, more: int) -> bool:
         """Reserve more for a call that runs, asking the table when the leases at hand have no room."""
@@ -210,10 +217,8 @@ class Ledger(Keeper):
         self._draw_away()
         hold = self.take(payer, worst, id_)
         if hold is None:
-            raise ApiError(
-                "ledger_unavailable",
-                "The spend ledger does not answer, and what was set aside for that is spent; try again in a minute.",
-                headers={"retry-after": "60"},
+            raise _unavailable(
+                "The spend ledger does not answer in time, and nothing is set aside for that, or no more"
             )
         return hold
 
@@ -223,3 +228,11 @@ class Ledger(Keeper):
             if dropped is None:
                 return
             log.error("spend that is in no ledger: add it by hand", extra={"fields": shown(dropped)})
+
+
+def _unavailable(why: str) -> ApiError:
+    return ApiError(
+        "ledger_unavailable",
+        f"{why}; try again in {RETRY_SECONDS} s.",
+        headers={"retry-after": str(RETRY_SECONDS)},
+    )

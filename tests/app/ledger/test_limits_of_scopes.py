@@ -1,0 +1,107 @@
+"""What a budget refuses, and to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.ledger import DAILY, MONTHLY, Payer, keeper
+from tests.app.ledger.conftest import BUDGET, WORST, Made, answered, refusal, spend
+
+pytestmark = pytest.mark.process
+
+
+async def test_two_replicas_spend_a_budget_to_its_end_and_never_beyond(make: Made, payer: Payer) -> None:
+    (first, _, _), (second, _, _) = make(), make()
+    scope = f"tenant:{payer.tenant}"
+    await first.set_limit(scope, MONTHLY, BUDGET, by="ada", why="a test")
+    spent, replicas = 0, [first, second]
+    while replicas:
+        for replica in list(replicas):
+            if await answered(spend(replica, payer, 4 * WORST, worst=4 * WORST)):
+                spent += 4 * WORST
+            else:
+                assert (await refusal(spend(replica, payer, 1, worst=4 * WORST))).code == "insufficient_quota"
+                replicas.remove(replica)
+    assert BUDGET * 98 // 100 <= spent <= BUDGET
+    await first.stop()
+    await second.stop()
+    account = await first.account(scope)
+    assert (account.spent, account.reserved, account.left) == (spent, 0, BUDGET - spent)
+
+
+async def test_a_refusal_names_the_scope_the_reset_and_a_way_out(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    await ledger.set_limit(f"key:{payer.key}", DAILY, 0, by="ada", why="a test")
+    error = await refusal(ledger.reserve(payer, WORST, "r"))
+    assert f"daily budget of key {payer.key}" in error.message
+    assert "2026-11-19T00:00:00" in error.message
+    assert f"`python -m app.ledger limit key:{payer.key} D`" in error.message
+    assert error.headers["x-should-retry"] == "false"
+    assert error.type == "insufficient_quota"
+
+
+async def test_a_scope_without_money_is_not_asked_for_by_every_request(make: Made, payer: Payer) -> None:
+    ledger, aws, clock = make()
+    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, 10, by="ada", why="a test")
+    await refusal(ledger.reserve(payer, WORST, "r"))
+    before = aws.written
+    for _ in range(20):
+        await refusal(ledger.reserve(payer, WORST, "r"))
+    assert aws.written == before
+    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, 10**9, by="ada", why="raised")
+    clock.now += keeper.REFUSED_SECONDS
+    await spend(ledger, payer, 10)
+
+
+async def test_a_limit_below_what_is_spent_stops_grants_and_loses_nothing(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    scope = f"tenant:{payer.tenant}"
+    await spend(ledger, payer, 900)
+    await ledger.set_limit(scope, MONTHLY, 100, by="ada", why="lower")
+    account = await ledger.account(scope)
+    assert (account.limit, account.spent) == (100, 900)
+    assert account.left is not None
+    assert account.left < 0
+    await refusal(ledger.reserve(payer, 10**9, "r"))
+    await ledger.stop()
+    assert (await ledger.account(scope)).spent == 900
+
+
+async def test_a_default_is_a_limit_until_somebody_sets_another(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make(defaults=lambda scope, kind: 500 if scope.startswith("tenant:") and kind == MONTHLY else None)
+    await refusal(ledger.reserve(payer, WORST, "r"))
+    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, None, by="ada", why="no budget")
+    await spend(ledger, payer, 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pico", "by", "problem"),
+    [("Y", 1, "ada", "kind of window"), (MONTHLY, -1, "ada", "limit from 0"), (MONTHLY, 1, "", "by has 0 characters")],
+)
+async def test_a_limit_out_of_bounds_is_refused(make: Made, kind: str, pico: int, by: str, problem: str) -> None:
+    ledger, _, _ = make()
+    with pytest.raises(ValueError, match=problem):
+        await ledger.set_limit("org", kind, pico, by=by, why="a test")
+
+
+async def test_a_stream_is_extended_and_refused_at_the_line(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, 10_000, by="ada", why="a test")
+    hold = await ledger.reserve(payer, WORST, "stream")
+    slices = 0
+    while await ledger.extend(hold, WORST):
+        slices += 1
+    assert 8 <= slices <= 9
+    assert hold.worst == (slices + 1) * WORST
+
+
+async def test_a_call_that_cost_more_than_its_worst_case_is_booked_and_the_budget_goes_below_zero(
+    make: Made, payer: Payer
+) -> None:
+    ledger, _, _ = make()
+    scope = f"tenant:{payer.tenant}"
+    await ledger.set_limit(scope, MONTHLY, BUDGET, by="ada", why="a test")
+    await spend(ledger, payer, 5 * BUDGET)
+    await ledger.stop()
+    account = await ledger.account(scope)
+    assert (account.spent, account.left) == (5 * BUDGET, -4 * BUDGET)
