@@ -26,6 +26,7 @@ from benchmarks.measure import (
     settle,
     warm_up,
 )
+from benchmarks.overheads import overheads
 from benchmarks.results import Result
 from benchmarks.targets import STARTS, TITLES, Target
 from benchmarks.world import GATEWAY_CPU, LOAD_CPU, World, build, can_pin, pinned
@@ -58,6 +59,9 @@ async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) ->
         if "prodkit" in measured:
             mib = await everything_mib(children, world)
             measured["prodkit"]["everything_mib"] = Spread(mib, mib, mib)
+            say("what single policies cost")
+            [whole] = [target for target in targets if target.name == "prodkit"]
+            measured["prodkit"] |= await overheads(children, world, whole, lengths.closed_seconds)
         cache_server = world.cache_server.rpartition("/")[2]
     described["load_after"] = round(os.getloadavg()[0], 2)
     return Result(
