@@ -64,6 +64,7 @@ class Telemetry:
         self._queue: deque[Finished] = deque()
         self._dropped = dropped
         self._task: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._away = False
         self._next_pause = LEAST_PAUSE_SECONDS
         self._context: ssl.SSLContext | None = None
@@ -85,14 +86,17 @@ class Telemetry:
         """Send what is left within STOP_SECONDS, drop the rest."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        self._task = None
+        task, self._task = self._task, None
         with contextlib.suppress(CollectorError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
+                # A message under way is not cut: the collector may have it already, and would get it twice.
+                async with self._sending:
+                    task.cancel()
                 while self._queue:
                     await self._send_batch()
                 await self._post("/v1/metrics", orjson.dumps(self._histograms.document(self._resource)))
+        task.cancel()
+        await asyncio.wait([task])
         if self._queue:
             self._dropped(len(self._queue))
             self._queue.clear()
@@ -106,7 +110,8 @@ class Telemetry:
             pause = SPANS_SECONDS
             try:
                 while self._queue:
-                    await self._send_batch()
+                    async with self._sending:
+                        await self._send_batch()
                 if clock() >= metrics_at:
                     metrics_at = clock() + METRICS_SECONDS
                     await self._post("/v1/metrics", orjson.dumps(self._histograms.document(self._resource)))
