@@ -166,7 +166,10 @@ class Watch:
         self._joined = True
 
     async def _read(self) -> None:
-        """Wait for an event, or for the time to renew; on a connection of its own, as it blocks."""
+        """Wait for an event, or for the time to renew; on a connection of its own, as it blocks.
+
+        Events are taken by `_sync` alone: a read does not show whether some that came before have been forgotten.
+        """
         streams = {EVENTS: self.epochs.seen, inbox(self.replica): self._inbox_seen}
         try:
             found = await self._valkey.client.xread(streams, count=500, block=BLOCK_MILLISECONDS)
@@ -176,11 +179,10 @@ class Watch:
             raise ValkeyAwayError("Valkey is away") from error
         for name, events in found.items() if isinstance(found, dict) else found:
             if name.decode() == EVENTS:
-                self.epochs.apply([_event(event) for event in _flat(events)])
-            else:
-                for event_id, values in _flat(events):
-                    self._inbox_seen = event_id.decode()
-                    self._on_waiting(values[b"key"].decode(), values[b"token"].decode())
+                continue
+            for event_id, values in _flat(events):
+                self._inbox_seen = event_id.decode()
+                self._on_waiting(values[b"key"].decode(), values[b"token"].decode())
 
     async def _renewed(self) -> bool:
         """Renew at once, for requests that come when this process was too busy to do so in time."""
