@@ -30,7 +30,7 @@ test: $(READY) ## every test that this machine can run
 bench: $(READY) ## the gateway beside its rivals, at most 15 minutes; ARGS=--quick compares with the kept result
 	@$(PY) -m benchmarks run $(ARGS)
 
-soak: $(READY) ## five minutes of mixed traffic and faults: memory, tasks and descriptors stay flat; ARGS="--seconds 60"
+soak: $(READY) ## five minutes of mixed traffic and faults: memory, tasks and descriptors stay flat; ARGS="cache ledger": millions of random steps
 	@$(PY) -m tests.soak $(ARGS)
 
 mutants: $(READY) ## break one line at a time in a copy of the code: a test must notice each

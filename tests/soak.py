@@ -1,7 +1,12 @@
-"""A long steady mix of everything against one replica: `make soak`, or `python -m tests.soak --seconds 300 --rate 40`.
+"""What takes longer than a test may: `make soak`, or parts of it by name, `make soak ARGS="cache ledger"`.
 
-Whole answers, streams, cached questions, embeddings, callers who leave, and an OpenAI that fails now and then. It fails
-when memory, tasks or descriptors grow over the second half, or when anything happened that no fault explains.
+traffic (without a name): a long steady mix against one replica. Whole answers, streams, cached questions, embeddings,
+callers who leave, and an OpenAI that fails now and then. It fails when memory, tasks or descriptors grow over the
+second half, or when anything happened that no fault explains.
+cache: random steps of the cache's own code, in every order of messages, losses, frozen and killed replicas. It fails at
+the first answer that is stale after an acknowledged change, or another tenant's.
+ledger: random histories of the ledger's own code, with crashes, pauses and lost answers. It fails at the first one that
+breaks an invariant of docs/money.md.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -28,11 +33,16 @@ import aiohttp
 from moto.server import ThreadedMotoServer
 
 from local.openai.server import Running, running
+from tests import ledger_check
+from tests.app.cache import simulation
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, fake_server, make_parts, redis_server
 from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key, replica
 
 SECONDS, RATE = 300, 40
 MOST_SECONDS = 3_600
+STEPS, WORLD_STEPS = 1_000_000, 10_000
+TRACES, TRACES_AT_ONCE = 1_000_000, 1_000
+MOST_MINUTES = 120.0
 CALL_SECONDS = 20.0
 SAMPLES = 120
 """Of memory, tasks and descriptors, evenly over the run."""
@@ -228,21 +238,95 @@ def world() -> Iterator[tuple[Replica, Running, str]]:
         yield stack.enter_context(replica(environment)), upstream, key
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A part that is a number of things to do, each by its own seed."""
+
+    name: str
+    total: int
+    at_once: int
+    run: Callable[[int, int], str]
+    """Does so many of them from a seed on, and tells what was seen; raises AssertionError or BrokenError."""
+
+    def soak(self, first_seed: int, most_minutes: float) -> str | None:
+        """Do all of them within that time, and show how far it is; the problem, if there is one."""
+        began, shown = time.monotonic(), 0
+        for done in range(0, self.total, self.at_once):
+            if time.monotonic() - began > most_minutes * 60:
+                return f"{self.name}: {done} of {self.total} in {most_minutes:g} minutes; the rest was not tried"
+            count = min(self.at_once, self.total - done)
+            try:
+                seen = self.run(count, first_seed + done)
+            except (AssertionError, ledger_check.BrokenError) as error:
+                return f"{self.name}: in the {count} from seed {first_seed + done}: {error}"
+            percent = (done + count) * 100 // self.total
+            if percent >= shown + 5 or percent == 100:
+                shown = percent
+                print(f"{self.name} {percent:3} % {time.monotonic() - began:6.0f} s  {seen}", flush=True)  # noqa: T201
+        return None
+
+
+def counted(steps: int, traces: int) -> dict[str, Counted]:
+    """The parts that need no processes, by name."""
+    read: Counter[str] = Counter()
+
+    def orders(count: int, seed: int) -> str:
+        made = simulation.run(count, seed)
+        read.update(read=made.hits, changes=made.changes)
+        return f"{read['read']} kept answers read, {read['changes']} changes acknowledged; none stale, none another's"
+
+    def histories(count: int, seed: int) -> str:
+        ledger_check.check(count, seed)
+        return "every invariant held"
+
+    parts = (Counted("cache", steps, WORLD_STEPS, orders), Counted("ledger", traces, TRACES_AT_ONCE, histories))
+    return {part.name: part for part in parts}
+
+
+def _traffic(seconds: float, rate: float) -> list[str]:
+    with world() as (process, upstream, key):
+        outcome = asyncio.run(soak(process, upstream, key, seconds=seconds, rate=rate, progress=True))
+    print(f"{dict(sorted(outcome.seen.items()))}")  # noqa: T201
+    return outcome.problems()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Soak and judge; returns 1 when something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"default {SECONDS}, at most {MOST_SECONDS}")
-    parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second; default {RATE}")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="traffic, cache, ledger; default traffic")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"of traffic; default {SECONDS}, at most {MOST_SECONDS}"
+    )
+    parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second of traffic; default {RATE}")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the cache; default %(default)s, about a minute")
+    parser.add_argument("--traces", type=int, default=TRACES, help="of the ledger; default %(default)s, half an hour")
+    parser.add_argument("--seed", type=int, help="of cache and ledger; default by chance, and shown")
+    parser.add_argument(
+        "--minutes", type=float, default=MOST_MINUTES, help="the most for cache and for ledger; default %(default)g"
+    )
     given = parser.parse_args(argv)
-    if not Path("/proc/self/statm").exists():
+    parts = counted(given.steps, given.traces)
+    asked = list(dict.fromkeys(given.parts or ["traffic"]))
+    if unknown := [name for name in asked if name not in ("traffic", *parts)]:
+        parser.error(f"no part {', '.join(unknown)}; choose from traffic, {', '.join(parts)}")
+    if min(given.seconds, given.rate, given.steps, given.traces) <= 0:
+        parser.error("--seconds, --rate, --steps and --traces are above 0: nothing done proves nothing")
+    if "traffic" in asked and not Path("/proc/self/statm").exists():
         print("Memory and descriptors are read from /proc, which this system does not have.")  # noqa: T201
         return 2
-    with world() as (process, upstream, key):
-        seconds = min(given.seconds, MOST_SECONDS)
-        outcome = asyncio.run(soak(process, upstream, key, seconds=seconds, rate=given.rate, progress=True))
-    problems = outcome.problems()
-    print(f"{dict(sorted(outcome.seen.items()))}")  # noqa: T201
-    print("\n".join(problems) or "flat, and every error explained")  # noqa: T201
+    seed = random.randrange(1 << 32) if given.seed is None else given.seed
+    problems = []
+    for name in asked:
+        if name == "traffic":
+            problems += _traffic(min(given.seconds, MOST_SECONDS), given.rate)
+            continue
+        print(f"{name}: {parts[name].total} from seed {seed}", flush=True)  # noqa: T201
+        if problem := parts[name].soak(seed, given.minutes):
+            print(problem, flush=True)  # noqa: T201 - the next part may take long
+            problems.append(problem)
+    print("\n".join(problems) or "nothing wrong")  # noqa: T201
     return 1 if problems else 0
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cache.epochs import Epochs
 from local.openai.server import Running
-from tests import soak
+from tests import ledger_check, soak
 from tests.app.replica import Replica
 
 FLAT = soak.Sample(80.0, 20, 60)
@@ -44,6 +45,22 @@ def test_growth_tasks_left_over_and_errors_without_a_reason_fail_a_run() -> None
     assert soak.Outcome(FLAT, [FLAT] * 40, soak.Sample(80.0, 99, 60), good.seen).problems()
     assert soak.Outcome(FLAT, [FLAT] * 40, FLAT, good.seen, ["stream: 500"]).problems() == ["stream: 500"]
     assert "leaves" in soak.Outcome(FLAT, [FLAT] * 40, FLAT).problems()[0]
+
+
+def test_a_counted_part_does_all_of_it_or_says_what_failed_or_was_not_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert soak.main(["cache", "ledger", "--steps", "4000", "--traces", "10", "--seed", "1"]) == 0
+    assert "cache 100 %" in (said := capsys.readouterr().out)
+    assert "ledger 100 %" in said
+    assert soak.main(["ledger", "--traces", "10", "--minutes", "0"]) == 1
+    assert "ledger: 0 of 10 in 0 minutes" in capsys.readouterr().out
+    with ledger_check.mutant("close-without-number"):
+        assert soak.main(["ledger", "--traces", "3000", "--seed", "0"]) == 1
+    assert "ledger: in the 1000 from seed" in capsys.readouterr().out
+    monkeypatch.setattr(Epochs, "stamp", lambda self, fields, now: ",".join("1-0" for _ in fields))
+    assert soak.main(["cache", "--steps", "10000", "--seed", "0"]) == 1
+    assert "cache: in the 10000 from seed 0: " in capsys.readouterr().out
 
 
 @pytest.mark.process
