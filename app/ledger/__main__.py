@@ -14,7 +14,7 @@ from typing import Any
 
 from app.aws import Aws
 from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out, spent_by_lease
-from app.ledger.entries import Entry, Outcome, Page, sequence
+from app.ledger.entries import WITHOUT_ATTEMPT, Entry, Outcome, Page, sequence
 from app.ledger.item import Item, Resolve
 from app.ledger.keeper import KINDS
 from app.ledger.service import Ledger
@@ -98,12 +98,15 @@ async def _report(table: LedgerTable, day: str) -> int:
     for page in await _pages(table, day):
         for entry in page.entries:
             one = sums[entry.tenant, entry.model, entry.outcome]
-            one[0] += 1
+            one[0] += entry.times
             one[1] += entry.pico
-    for (tenant, model, outcome), (attempts, pico) in sorted(sums.items()):
-        sys.stdout.write(f"{tenant}  {model}  {outcome}  {attempts} attempts  {usd(pico)}\n")
+    counts = {"attempts": 0, "answers": 0}
+    for (tenant, model, outcome), (count, pico) in sorted(sums.items()):
+        what = "answers" if outcome in WITHOUT_ATTEMPT else "attempts"
+        counts[what] += count
+        sys.stdout.write(f"{tenant}  {model}  {outcome}  {count} {what}  {usd(pico)}\n")
     spent = sum(pico for _, pico in sums.values())
-    sys.stdout.write(f"{day}: {sum(count for count, _ in sums.values())} attempts, {usd(spent)}\n")
+    sys.stdout.write(f"{day}: {counts['attempts']} attempts, {counts['answers']} answers without one, {usd(spent)}\n")
     return 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.ledger.entries import MAX_ENTRIES, Entry, Page, sequence
+from app.ledger.entries import MAX_ENTRIES, Entry, Kept, Page, sequence
 from app.ledger.lease import Lease, State
 
 ORG = "org"
@@ -49,6 +50,17 @@ class Hold:
         return True
 
 
+class _Count:
+    """Answers that needed no attempt, of one kind, since the last page."""
+
+    __slots__ = ("at", "id", "number")
+
+    def __init__(self, id_: str, at: float) -> None:
+        self.id = id_
+        self.at = at
+        self.number = 1
+
+
 class Book:
     """Every lease of one process, what is reserved on them, and the entries that no page has yet."""
 
@@ -61,6 +73,7 @@ class Book:
         self.holds: dict[str, Hold] = {}
         self._generation = 0
         self._entries: deque[tuple[Entry, tuple[Lease, ...]]] = deque()
+        self._kept: dict[Kept, _Count] = {}
         self._number = 0
         self._page: Page | None = None
         self._charged: dict[Lease, int] = {}
@@ -73,7 +86,7 @@ class Book:
     @property
     def unwritten(self) -> int:
         """Entries that no page in the table has."""
-        return len(self._entries) + (len(self._page.entries) if self._page else 0)
+        return len(self._entries) + len(self._kept) + (len(self._page.entries) if self._page else 0)
 
     def lease(self, scope: str, window: str) -> Lease:
         """The lease to spend from; a new one, still empty, when there is none or the last one ended."""
@@ -143,10 +156,22 @@ class Book:
         """Keep an entry that costs nothing and had nothing reserved."""
         self._entries.append((entry, ()))
 
+    def count(self, kept: Kept) -> bool:
+        """Count one more answer that needed no attempt; False when it is the first of its kind, which has a name."""
+        known = self._kept.get(kept)
+        if known is None:
+            return False
+        known.number += 1
+        return True
+
+    def begin_count(self, kept: Kept, id_: str, at: float) -> None:
+        """Count the first answer of its kind since the last page."""
+        self._kept[kept] = _Count(id_, at)
+
     def drop_oldest(self) -> Entry | None:
         """Give up the oldest entry that waits for a page, for when memory ends; None when there is none."""
         if not self._entries:
-            return None
+            return next(iter(self._counted(1)), None)
         entry, leases = self._entries.popleft()
         for lease in leases:
             lease.filed += entry.pico
@@ -154,7 +179,7 @@ class Book:
 
     def page(self, at: float) -> Page | None:
         """The page to write next: the same one until it is `filed`."""
-        if self._page is None and self._entries:
+        if self._page is None and (self._entries or self._kept):
             taken = [self._entries.popleft() for _ in range(min(len(self._entries), MAX_ENTRIES))]
             charged: dict[Lease, int] = {}
             for entry, leases in taken:
@@ -165,7 +190,7 @@ class Book:
             self._page = Page(
                 self.boot,
                 sequence(at, self._number),
-                tuple(entry for entry, _ in taken),
+                (*(entry for entry, _ in taken), *self._counted(MAX_ENTRIES - len(taken))),
                 tuple((lease.scope, lease.window, lease.handle, pico) for lease, pico in charged.items()),
                 tuple((hold.id, hold.payer.tenant, hold.payer.model, hold.worst) for hold in self._in_flight()),
             )
@@ -184,6 +209,11 @@ class Book:
             lease.draw(away)
             if stopped:
                 lease.line = -1
+
+    def _counted(self, most: int) -> list[Entry]:
+        """Up to so many kinds of counted answers as entries; their counts begin anew."""
+        taken = [(kept, self._kept.pop(kept)) for kept in list(itertools.islice(self._kept, most))]
+        return [kept.entry(count.id, count.at, count.number) for kept, count in taken]
 
     def _in_flight(self) -> Sequence[Hold]:
         return list(self.holds.values())[:MAX_ENTRIES]

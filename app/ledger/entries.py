@@ -1,4 +1,4 @@
-"""Entries, one for each attempt at OpenAI, and the pages in which the table keeps them."""
+"""Entries, one for each attempt at OpenAI or for many kept answers, and the pages in which the table keeps them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import orjson
+
+from app.prices import DEFAULT
 
 MAX_ENTRIES = 500
 """Of one page: compressed far below an item's 400 KB."""
@@ -36,11 +38,14 @@ class Outcome(StrEnum):
     """Answered without a usable count: charged by estimate."""
 
 
+WITHOUT_ATTEMPT = (Outcome.CACHED, Outcome.JOINED)
+
+
 class Entry(NamedTuple):
-    """One attempt. Tokens as OpenAI counts them; amounts in pico-dollars."""
+    """One attempt, or several answers that needed none. Tokens as OpenAI counts them; amounts in pico-dollars."""
 
     id: str
-    """The request's id and the number of the attempt: in exactly one page."""
+    """The request's id and the number of the attempt, of the first answer where several are counted: in one page."""
     at: float
     tenant: str
     key: str
@@ -63,6 +68,25 @@ class Entry(NamedTuple):
     """OpenAI's id of the request."""
     flags: str = ""
     """What is odd about it, words with spaces between: `estimated`, `negative`, `absurd`, `overrun`, `unpriced`."""
+    times: int = 1
+    """More than one only of kept and joined answers, which asked nothing of OpenAI and cost nothing."""
+
+
+class Kept(NamedTuple):
+    """What is the same of all the answers without an attempt that one entry counts."""
+
+    tenant: str
+    key: str
+    feature: str
+    asked: str
+    model: str
+    version: str
+    outcome: Outcome
+
+    def entry(self, name: str, at: float, times: int) -> Entry:
+        """The entry for so many of them, under the first one's name and time."""
+        nothing = (0, 0, 0, 0, 0)
+        return Entry(name, at, *self[:5], DEFAULT, *nothing, self.version, 0, self.outcome.value, "", "", times)
 
 
 class Page(NamedTuple):
@@ -111,6 +135,8 @@ def unpack(boot: str, name: str, body: bytes) -> Page:
 
 
 def _entry(values: list[Any]) -> Entry:
+    if len(values) == len(Entry._fields) - 1:
+        values = [*values, 1]  # of a page of before answers were counted
     return Entry._make([*values[:8], *map(int, values[8:13]), values[13], int(values[14]), *values[15:]])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from app.budgets.window import moment
 from app.errors import ApiError
 from app.ledger.book import Hold, Payer
-from app.ledger.entries import Entry, shown
+from app.ledger.entries import Entry, Kept, shown
 from app.ledger.item import UNBOUNDED_PICO, Item
 from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import State
@@ -115,9 +115,15 @@ class Ledger(Keeper):
         self.book.release(hold)
 
     def note(self, entry: Entry) -> None:
-        """Keep an entry that costs nothing: answered from the cache, joined, or refused."""
+        """Keep an entry that costs nothing: a refused attempt."""
         self.book.note(entry)
         self._bound_memory()
+
+    def count(self, kept: Kept, request_id: str) -> None:
+        """Count an answer that needed no attempt: one entry a page for all of the same kind."""
+        if not self.book.count(kept):
+            self.book.begin_count(kept, f"{request_id}.0", self._wall_clock())
+            self._bound_memory()
 
     async def charge(self, payer: Payer, entry: Entry) -> None:
         """Book a fact that nothing was reserved for. It is never refused; it may take a budget below zero."""

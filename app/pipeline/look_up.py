@@ -11,9 +11,10 @@ from app.cache.place import Place, place_of
 from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
+from app.ledger import Outcome
 from app.pipeline.fly import MISS, STALE, Flights, kept
 from app.pipeline.messages import Reply, Work
-from app.pipeline.pay import Payment
+from app.pipeline.pay import Payment, kept_of
 from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class LookUp:
             return None
         road, found = way
         record.planned(road.plan)
-        Payment(self._services.ledger, call, record).cached(road.plan)
+        self._services.ledger.count(kept_of(call, road.plan, Outcome.CACHED), call.request_id)
         return kept(record, found)
 
     async def answer(self, call: Call, plan: Plan, record: Record) -> Reply:

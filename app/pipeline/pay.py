@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from app.errors import ApiError
-from app.ledger import Entry, Hold, Outcome, Payer
+from app.ledger import Entry, Hold, Kept, Outcome, Payer
 from app.pipeline.attempt import OpenStream
 from app.pipeline.estimate import BYTES_PER_TOKEN, text_tokens
 from app.prices import DEFAULT, Usage
@@ -166,10 +166,8 @@ class Payment:
         return usage
 
     def cached(self, plan: Plan, outcome: Outcome = Outcome.CACHED) -> None:
-        """An answer that asked nothing of OpenAI, on an entry of its own."""
-        name = f"{self._call.request_id}.0"
-        self.plan, self.price = plan, plan.model.price
-        self._ledger.note(self._entry(name, plan, NOTHING, 0, outcome))
+        """An answer that asked nothing of OpenAI: counted, on no entry of its own."""
+        self._ledger.count(kept_of(self._call, plan, outcome), self._call.request_id)
 
     def _book(
         self,
@@ -221,6 +219,20 @@ class Payment:
             upstream or "",
             flags,
         )
+
+
+def kept_of(call: Call, plan: Plan, outcome: Outcome) -> Kept:
+    """Under what an answer that asked nothing of OpenAI is counted; raises ApiError 503 `price_missing`."""
+    identity, model = call.identity, plan.model
+    return Kept(
+        identity.tenant,
+        identity.key_id,
+        feature_of(call),
+        plan.requested_model,
+        model.name,
+        model.price.version,
+        outcome,
+    )
 
 
 def shows_every_token(plan: Plan) -> bool:

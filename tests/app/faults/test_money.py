@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import secrets
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from app.errors import ApiError
 from app.ledger import MONTHLY, Entry
-from app.ledger.entries import Outcome
+from app.ledger.entries import MAX_ENTRIES, Outcome
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES as RESPONSES_ENDPOINT
 from app.pipeline.messages import Call
@@ -31,7 +32,8 @@ async def entries(gateway: Gateway) -> list[Entry]:
     """The gateway's entries, oldest first."""
     await gateway.pipeline.close()
     book = gateway.services.ledger.book
-    return [entry for entry, _ in book._entries] + list(book._page.entries if book._page else ())
+    written = list(book._page.entries if book._page else ())
+    return [*written, *(entry for entry, _ in book._entries), *copy.deepcopy(book)._counted(MAX_ENTRIES)]
 
 
 async def limit(gateway: Gateway, pico: int) -> None:
@@ -111,13 +113,15 @@ async def test_every_attempt_is_one_entry(gateway: Gateway) -> None:
     assert served.version
 
 
-async def test_an_answer_of_the_cache_is_an_entry_that_costs_nothing(gateway: Gateway) -> None:
+async def test_answers_of_the_cache_are_counted_and_cost_nothing(gateway: Gateway) -> None:
     question = secrets.token_hex(8)
-    for _ in range(2):
+    for _ in range(4):
         await gateway.ask(input=question)
         await gateway.pipeline.close()
-    first, second = await entries(gateway)
-    assert (first.outcome, second.outcome, second.pico) == (Outcome.OK, Outcome.CACHED, 0)
+    first, kept = await entries(gateway)
+    assert (first.outcome, first.times) == (Outcome.OK, 1)
+    assert (kept.outcome, kept.times, kept.pico, kept.model) == (Outcome.CACHED, 3, 0, first.model)
+    assert (kept.tenant, kept.key, kept.feature, kept.asked) == first[2:6]
 
 
 async def test_a_caller_that_leaves_a_whole_answer_pays_the_most_it_may_have_written(gateway: Gateway) -> None:

@@ -12,6 +12,7 @@ from app.aws import Aws
 from app.ledger import Entry, Ledger, Payer
 from app.ledger import __main__ as command
 from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out
+from app.ledger.entries import Kept, Outcome
 from app.ledger.item import Item, Reclaim, Slot
 from app.prices import PICO_PER_USD
 from tests.app.conftest import CloudParts
@@ -111,6 +112,24 @@ async def test_what_a_dead_replica_was_billed_is_resolved_by_evidence_to_the_las
     pages = await command._pages(table, DAY)
     assert sum(each.pico for page in pages for each in page.entries) == 650
     assert "0 unexplained; suspense resolved" in capsys.readouterr().out
+
+
+@pytest.mark.process
+async def test_a_report_counts_every_kept_answer_and_nothing_is_billed_for_one(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(aws, aws.table, wall_clock=lambda: NOW)
+    ledger.settle(await ledger.reserve(Payer("t", "k", "m"), 1_000, "r1"), entry("m", 10, 400, name="r1"))
+    for outcome, times in ((Outcome.CACHED, 3), (Outcome.JOINED, 2)):
+        for number in range(times):
+            ledger.count(Kept("t", "k", "f", "a", "m", "v", outcome), f"{outcome}{number}")
+    await ledger.stop()
+    assert await command._report(ledger.table, DAY) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("t  m  cached  3 answers  $0.00")
+    assert said[1].startswith("t  m  joined  2 answers  $0.00")
+    assert said[3].startswith(f"{DAY}: 1 attempts, 5 answers without one, ")
+    assert await command._verify(ledger.table, DAY, {"m": Tokens(10, 10)}, {"m": 400}, resolve=False) == 0
 
 
 def test_the_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
