@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,7 +22,7 @@ import redis
 from app.aws import Aws
 from app.services import Services
 from app.settings import Settings
-from local.aws.server import server
+from local.children import ROOT
 
 REGION = "us-east-1"
 START_SECONDS = 10.0
@@ -90,15 +92,15 @@ def emulated_cloud() -> Iterator[CloudParts]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        emulated = server()
-        thread = threading.Thread(target=emulated.serve_forever, daemon=True)
-        thread.start()
+        # A process of its own: `moto.mock_aws()` in another test empties every emulated AWS of this one.
+        process = subprocess.Popen([sys.executable, "-m", "local.aws"], cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout is not None
         try:
-            yield make_parts(f"http://127.0.0.1:{emulated.server_port}")
+            yield make_parts(json.loads(process.stdout.readline())["url"])
         finally:
-            emulated.shutdown()
-            thread.join()
-            emulated.server_close()
+            process.terminate()
+            process.wait()
+            process.stdout.close()
 
 
 def make_parts(url: str) -> CloudParts:
