@@ -23,9 +23,9 @@ from app.aws import Aws
 from app.services import Services
 from app.settings import Settings
 from local.children import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 REGION = "us-east-1"
-START_SECONDS = 10.0
 BASE_ENVIRONMENT = {
     "PRODKIT_STACK": "test",
     "PRODKIT_SERVICE": "web",
@@ -176,8 +176,8 @@ def answers(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fails after START_SECONDS."""
-    deadline = time.monotonic() + START_SECONDS
+    """Return when the condition holds; fails after PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} did not come true")

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from app.protection import EXPIRES_MINUTES
+from tests.patience import PATIENCE_SECONDS
 
 ARN = "arn:aws:ecs:us-east-1:123456789012:task/cluster/0123"
 SET = {"ProtectionEnabled": True, "ExpiresInMinutes": EXPIRES_MINUTES}
@@ -58,7 +59,7 @@ def encoded(content: object) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - another thread sets no event of this loop
             await asyncio.sleep(0.005)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from app.keys import create_key
 from tests.app.conftest import CloudParts, free_port, wait_until
+from tests.patience import PATIENCE_SECONDS
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Replica:
 
     def status(self, path: str) -> int:
         """The status of a GET; 0 when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             try:
                 connection.request("GET", path)
@@ -57,7 +58,7 @@ class Replica:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers (lower case) and body of one plain HTTP request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             connection.request(method, path, body or None, headers or {})
             answer = connection.getresponse()
@@ -66,7 +67,7 @@ class Replica:
     def terminate(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from app.aws import Aws
 from app.errors import ApiError
 from app.keys import Identity, KeyStore, create_key, key_hash, list_keys, main, revoke_key
 from tests.app.conftest import CloudParts, free_port
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 TABLE = "state"
@@ -98,7 +99,7 @@ async def test_a_key_in_use_is_read_again_beside_its_requests(client: Any, count
     assert not store._reads, "soon enough later"
     clock.now += 0.001
     for _ in range(3):
-        assert await asyncio.wait_for(store.lookup(key), 1) is not None
+        assert await asyncio.wait_for(store.lookup(key), PATIENCE_SECONDS) is not None
     [read] = store._reads.values()
     await read
     assert counting.calls == 2

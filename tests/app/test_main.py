@@ -9,13 +9,18 @@ import pytest
 
 from app.__main__ import main
 from tests.app.conftest import free_port
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
 
 def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "app", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -82,5 +87,5 @@ def test_the_gateway_starts_without_the_heavy_libraries() -> None:
         "import sys, app.serving.web, app.serving.server;"
         "print([name for name in ('openai', 'numpy', 'boto3', 'jsonschema') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.stdout.strip() == "[]", done.stderr

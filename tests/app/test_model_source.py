@@ -18,6 +18,7 @@ from app.aws import Aws
 from app.models import ModelSource, default_document
 from app.settings import Settings
 from tests.app.conftest import REGION, free_port
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 PARTS: dict[str, Any] = {
@@ -216,7 +217,7 @@ async def test_the_task_goes_on_polling_after_the_wait_that_a_poll_gives(
 
     monkeypatch.setattr(source, "poll", poll)
     await source.start()
-    await asyncio.wait_for(third.wait(), 10)
+    await asyncio.wait_for(third.wait(), PATIENCE_SECONDS)
     await source.stop()
     assert source._task is not None
     assert source._task.cancelled()

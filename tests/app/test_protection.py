@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.protection import CLEARINGS, TaskProtection
+from app.protection import ANSWER_SECONDS, CLEARINGS, TaskProtection
 from tests.app.conftest import free_port
 from tests.app.ecs_agent import ARN, CLEARED, SET, Agent, encoded, running_agent, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -155,7 +156,7 @@ async def test_closing_while_the_agent_hangs_does_not_wait_for_it(agent: Agent) 
     async with protection.job():
         agent.gate.clear()
     await agent.until([SET, CLEARED])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(ANSWER_SECONDS / 2):
         await protection.close()
     agent.gate.set()
 
@@ -181,6 +182,6 @@ async def test_a_job_that_begins_after_a_failed_clearing_protects_itself_again(a
     async with protection.job():
         agent.answers = [(400, encoded(DENIED))]
     await agent.until([SET, CLEARED])
-    async with asyncio.timeout(5), protection.job():
+    async with asyncio.timeout(PATIENCE_SECONDS), protection.job():
         assert agent.asked == [SET, CLEARED, SET]
     await protection.close()

@@ -19,6 +19,7 @@ from tests.app.conftest import CloudParts
 from tests.app.raw_upstream import Connection, raw_upstream
 from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key
 from tests.app.replica import replica as replica_process
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -73,7 +74,7 @@ async def test_a_replica_holds_as_many_calls_as_its_task_has_room_for_and_sheds_
         }
         async with sized(told, size) as process:
             held = [asyncio.create_task(post(process.port, key, number)) for number in range(room)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await all_here.wait()
                 assert await post(process.port, key, room) == 503
             assert not any(call.done() for call in held)

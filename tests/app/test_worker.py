@@ -31,6 +31,7 @@ from app.worker import DocumentReader
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts, free_port, wait_until
 from tests.app.ecs_agent import CLEARED, SET, running_agent
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
@@ -196,7 +197,7 @@ def worker_process(environment: dict[str, str]) -> Iterator[subprocess.Popen[byt
 
 def ask(port: int, path: str) -> tuple[int, Any]:
     """Status and JSON of a health check; 0 while nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     with contextlib.closing(connection):
         try:
             connection.request("GET", path)
@@ -226,7 +227,7 @@ def test_the_command_reads_a_document_answers_health_checks_and_stops_on_sigterm
         wait_until(lambda: status_of(cloud, worker_settings, tenant, document_id) == "ready")
         wait_until(lambda: agent.asked == [SET, CLEARED])
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     lines = [json.loads(line) for line in output.splitlines()]
     [ready] = [line for line in lines if line.get("message") == "document ready"]

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from local.balancer import Balancer
 from local.twin import Balancing, HealthCheck
+from tests.patience import PATIENCE_SECONDS
 
 CHECK = HealthCheck("/health/ready", 0.05, 1.0, healthy_threshold=2, unhealthy_threshold=2, matcher="200-299")
 BALANCING = Balancing("least_outstanding_requests", 5.0, 3600.0, 5.0, CHECK)
@@ -64,6 +65,6 @@ async def name_of(request: web.BaseRequest) -> web.Response:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - health checks and counters set no event for tests
             await asyncio.sleep(0.005)

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.local.backends import BALANCING, CHECK, balancing, name_of, running, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -104,7 +105,7 @@ async def test_a_client_that_leaves_takes_its_request_with_it() -> None:
         answer = await client.get(url)
         assert await answer.content.readany() == b"begun"
         answer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await target.cancelled.wait()
         await until(lambda: all(one.outstanding == 0 for one in balancer.targets))
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from local.children import ROOT, ChildFailedError, Children, base_environment, exit_text, python
 from local.guard import survivors
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [
     pytest.mark.process,
@@ -37,7 +38,7 @@ def alive(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - the operating system sets no event
             await asyncio.sleep(0.01)
 

@@ -22,6 +22,7 @@ from local.metadata import Metadata
 from local.targets import State
 from local.tasks import LONGEST_BACKOFF_SECONDS, Overrides, Supervisor, backoff_seconds
 from local.twin import Balancing, HealthCheck, Task
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -59,7 +60,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - the operating system sets no event
             await asyncio.sleep(0.01)
 

@@ -21,6 +21,7 @@ import openai
 import pytest
 
 from local.children import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [
     pytest.mark.process,
@@ -52,7 +53,7 @@ class Up:
         headers = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -60,7 +61,7 @@ class Up:
 
     def get(self, path: str) -> Any:
         request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {self.key}"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return json.load(answer)
 
     def client(self) -> openai.OpenAI:
@@ -141,7 +142,8 @@ def test_the_commands_on_the_screen_work_as_they_are(up: Up) -> None:
     ]
     assert len(commands) == 3
     said = [
-        subprocess.run(["bash", "-c", one], cwd=ROOT, capture_output=True, text=True, timeout=60) for one in commands
+        subprocess.run(["bash", "-c", one], cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+        for one in commands
     ]
     assert [one.returncode for one in said] == [0, 0, 0]
     assert "response.completed" in said[0].stdout
@@ -178,14 +180,14 @@ def test_replicas_have_the_recorded_size(up: Up) -> None:
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         for name, _, value in (one.partition("=") for one in environment):
             if name == "ECS_CONTAINER_METADATA_URI_V4":
-                with urllib.request.urlopen(f"{value}/task", timeout=10) as answer:
+                with urllib.request.urlopen(f"{value}/task", timeout=PATIENCE_SECONDS) as answer:
                     assert set(json.load(answer)["Limits"]) == {"CPU", "Memory"}
 
 
 def test_a_second_run_on_the_same_port_says_who_holds_it(up: Up) -> None:
     port = up.address.rpartition(":")[2]
     command = [sys.executable, "-m", "local", "up", "--port", port]
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
     assert second.returncode == 1
     assert f"port {port} is held by pid {up.process.pid} (" in second.stderr
     assert "make up PORT=" in second.stderr
@@ -280,7 +282,7 @@ def test_ctrl_c_while_it_starts_is_clean_too() -> None:
 
 def test_a_start_that_fails_says_why_and_keeps_only_its_logs() -> None:
     command = [sys.executable, "-m", "local", "up", "--port", "0", "--stack", "nowhere"]
-    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
     assert failed.returncode == 1
     assert "there is no stack 'nowhere'; stacks that exist: dev, prod, staging" in failed.stdout
     assert "Traceback" not in failed.stdout + failed.stderr
@@ -303,7 +305,12 @@ def test_options_that_make_no_sense_are_refused_with_the_fix(
 ) -> None:
     command = [sys.executable, "-m", "local", "up", *arguments]
     refused = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
     )
     assert refused.returncode == 2
     assert fix in refused.stderr

@@ -8,6 +8,7 @@ from app.cache.entry import MAX_BODY_BYTES, Entry
 from app.cache.flight import MAX_AHEAD_BYTES, Flight, Landing, Reader
 from app.errors import ApiError
 from app.upstream import sse
+from tests.patience import PATIENCE_SECONDS
 
 ENTRY = Entry(b"{}", "application/json", "m")
 
@@ -124,7 +125,7 @@ async def test_a_slow_reader_holds_back_upstream_and_no_other_reader() -> None:
     for _ in range(3):
         made.relay.add(piece)
         await anext(fast)
-        await asyncio.wait_for(made.relay.room(), 1)
+        await asyncio.wait_for(made.relay.room(), PATIENCE_SECONDS)
     assert slow.read == 0
     for _ in range(3):
         made.relay.add(piece)
@@ -132,7 +133,7 @@ async def test_a_slow_reader_holds_back_upstream_and_no_other_reader() -> None:
     await settle()
     assert not reading.done()
     await anext(slow)
-    await asyncio.wait_for(reading, 1)
+    await asyncio.wait_for(reading, PATIENCE_SECONDS)
     await fast.aclose()
     await slow.aclose()
 

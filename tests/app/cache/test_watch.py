@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.valkey.client import Valkey
 from tests.app.cache.conftest import MakeReplica, place_at
 from tests.app.conftest import free_port
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -94,7 +95,7 @@ async def test_a_replica_that_comes_back_after_a_pause_learns_what_it_missed(
         await alive.valkey.call("XTRIM", EVENTS, "MAXLEN", "1")
     paused.watch._stopping = False
     paused.watch._task = asyncio.create_task(paused.watch._run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await paused.watch.stamp(before.fields) is None:  # noqa: ASYNC110 - it learns by polling itself
             await asyncio.sleep(0.01)
     assert (await place_at(paused)).key == (await place_at(alive)).key != before.key

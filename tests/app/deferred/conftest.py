@@ -21,10 +21,10 @@ from app.upstream.pool import Upstream
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret
+from tests.patience import PATIENCE_SECONDS
 
 DAY_SECONDS = 0.5
 """How long a day takes for the simulator's batches: one is done after a millisecond."""
-PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture(scope="session")

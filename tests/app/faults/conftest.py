@@ -28,8 +28,8 @@ from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret
 
 RESPONSES, CHAT = "/v1/responses", "/v1/chat/completions"
-MOST_SECONDS = 10.0
-"""For any answer, whatever the fault: far below what the faults themselves last (30 s)."""
+MOST_SECONDS = 25.0
+"""For any answer, whatever the fault: less than what the faults themselves last (30 s)."""
 FAST, OTHER = "gpt-6-luna", "gpt-6.1-terra"
 
 

@@ -23,10 +23,10 @@ from local.openai.server import Running
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
 from tests.app.raw_upstream import OK_STREAM, Connection, raw_upstream
 from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key, replica
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
-SECONDS = 20.0
 MIB = 1 << 20
 
 
@@ -52,7 +52,7 @@ def key(cloud: CloudParts) -> str:
 
 @pytest.fixture
 async def http(key: str) -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
@@ -79,7 +79,7 @@ async def test_an_order_to_stop_under_streaming_load_cuts_nothing(
         await asyncio.to_thread(wait_until, lambda: process.status("/health/ready") == 503)
         assert (await ask(http, process, "Still taken while the balancer notices"))[0] == 200
         answers = await asyncio.gather(*streams)
-        assert await asyncio.to_thread(process.process.wait, SECONDS) == 0
+        assert await asyncio.to_thread(process.process.wait, PATIENCE_SECONDS) == 0
     assert [status for status, _ in answers] == [200] * 20
     assert all(b"response.completed" in body for _, body in answers)
 
@@ -228,6 +228,6 @@ async def test_a_reader_who_stalls_holds_back_openai_and_no_memory(
             body = {"model": "fast", "input": "hi", "stream": True}
             async with http.post(f"{process.base_url}/responses", json=body) as answer:
                 assert answer.status == 200
-                await asyncio.wait_for(stuck.wait(), SECONDS)  # nothing of it is read
+                await asyncio.wait_for(stuck.wait(), PATIENCE_SECONDS)  # nothing of it is read
                 assert said < 64 * MIB, "what the sockets of both sides hold, and no more"
                 assert resident_bytes(process.process.pid) - before < 16 * MIB

@@ -16,6 +16,7 @@ from app.upstream.pool import Upstream
 from tests.app.conftest import wait_until
 from tests.app.faults.conftest import CHAT, RESPONSES, Gateway
 from tests.app.raw_upstream import OK_STREAM, Connection, raw_upstream
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -108,7 +109,7 @@ async def test_the_cut_closes_openai_and_bills_what_arrived_by_a_marked_estimate
     ):
         raw = replace(gateway, pipeline=Pipeline(gateway.services, pool))
         outcome = await raw.ask(input="y" * 400, stream=stream, stop="STOP", reasoning={"effort": "none"})
-        await asyncio.wait_for(server.seen[0].gone.wait(), 5)
+        await asyncio.wait_for(server.seen[0].gone.wait(), PATIENCE_SECONDS)
         spent = await raw.spent_pico()
     response = response_of(outcome, stream)
     assert text_of(response) == "x" * 40

@@ -16,6 +16,7 @@ from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import EMBEDDINGS
 from app.pipeline.merge import MOST_TEXTS, WAIT_SECONDS, Merger, Part
 from tests.app.pipeline.test_merged_parts import embedded
+from tests.patience import PATIENCE_SECONDS
 
 MODELS = Models(default_document())
 
@@ -121,7 +122,7 @@ async def test_nobody_waits_longer_than_the_bound_for_a_slow_call(world: World) 
     await turns()
     part = world.part("patient")
     asked = asyncio.create_task(world.merger.ask(part))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await world.openai.asked_twice.wait()
     assert world.openai.asked == [["slow"], ["patient"]]
     world.openai.open.set()

@@ -28,7 +28,7 @@ DONE = sse.write(b'{"type":"response.completed","sequence_number":2,"response":{
 CHUNK = sse.write(b'{"choices":[{"delta":{"content":"hello"}}],"usage":null}')
 USAGE = sse.write(b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}')
 CHAT_DONE = sse.write(b"[DONE]")
-SECONDS = 5.0
+SECONDS = 30.0
 
 
 @dataclass

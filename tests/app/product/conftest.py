@@ -23,6 +23,7 @@ from app.settings import Settings
 from app.upstream.pool import Upstream
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +104,9 @@ async def site(openai_settings: Settings, cloud: CloudParts, tenant: str) -> Asy
     port = server.servers[0].sockets[0].getsockname()[1]
     key = create_key(cloud.client("dynamodb"), openai_settings.state_table, tenant)
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20) as http:
+    async with httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_SECONDS
+    ) as http:
         yield Site(app, http, tenant, key)
     server.should_exit = True
     await serving

@@ -17,6 +17,7 @@ from app.aws import Aws
 from app.product import consumer as module
 from app.product.consumer import LONGEST_RETRY_SECONDS, Consumer, Handle, Message, retry_seconds
 from tests.app.conftest import CloudParts
+from tests.patience import PATIENCE_SECONDS
 
 MAX_RECEIVES = 3
 
@@ -60,7 +61,7 @@ async def consuming(aws: Aws, queue: Queue, handle: Handle, concurrency: int = 4
     consumer = Consumer(aws, queue.url, handle, concurrency=concurrency)
     polling = asyncio.create_task(consumer.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             yield consumer
     finally:
         consumer.stop()

@@ -21,6 +21,7 @@ from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, RESPONSES, Endpoint, JsonTypes
 from app.pipeline.isolate import isolated
 from tests.app.replica import Replica
+from tests.patience import PATIENCE_SECONDS
 
 MODELS = Models(default_document())
 JSON = {"content-type": "application/json"}
@@ -220,7 +221,7 @@ def test_any_path_and_method_come_back_as_an_answer_or_a_refusal(
 @example(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
 @example(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 70_000)
 def test_what_is_not_http_never_becomes_our_failure(gateway: Replica, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
@@ -234,7 +235,7 @@ def test_what_is_not_http_never_becomes_our_failure(gateway: Replica, data: byte
 
 @pytest.mark.process
 def test_after_all_that_the_replica_is_well_and_blames_itself_for_nothing(gateway: Replica, key: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
     with contextlib.closing(connection):
         connection.request("GET", "/health/ready")
         assert connection.getresponse().status == 200

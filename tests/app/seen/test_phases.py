@@ -15,6 +15,7 @@ from app.pipeline.phases import Phases
 from app.pipeline.record import processing_ms
 from local.openai.server import Running
 from tests.app.replica import Replica
+from tests.patience import PATIENCE_SECONDS
 
 PARTS = ("receive_ms", "overhead_ms", "failed_attempts_ms", "prompt_ms", "generation_ms", "whole_answer_ms")
 MILLISECONDS = st.integers(0, 5_000).map(lambda milliseconds: milliseconds / 1000)
@@ -72,7 +73,7 @@ def timed(
     """The log line of a request whose caller pauses inside its body."""
     content = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {"input": "Hi"}
     body = json.dumps({"model": "fast", **content, **fields}).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
     connection.putrequest("POST", path)
     for name, value in (("authorization", f"Bearer {key}"), ("content-type", "application/json")):
         connection.putheader(name, value)

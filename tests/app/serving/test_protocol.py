@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from app.serving.protocol import JOINED_BYTES, HeadWaits, Protocol
+from tests.patience import PATIENCE_SECONDS
 
 
 class Wire(asyncio.Transport):
@@ -143,14 +144,16 @@ async def test_uvicorn_serves_on_it() -> None:
     async with connected(whole) as (reader, writer):
         for _ in range(3):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await asyncio.wait_for(reader.read(1 << 16), 10)).endswith(b"\r\n\r\nhi"), "one packet"
+            assert (await asyncio.wait_for(reader.read(1 << 16), PATIENCE_SECONDS)).endswith(b"\r\n\r\nhi"), (
+                "one packet"
+            )
 
 
 @pytest.mark.process
 async def test_the_head_of_a_late_answer_does_not_wait_for_it() -> None:
     async with connected(late) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        first = await asyncio.wait_for(reader.read(1 << 16), 10)
+        first = await asyncio.wait_for(reader.read(1 << 16), PATIENCE_SECONDS)
         assert first.startswith(b"HTTP/1.1 200")
         assert b"hi" not in first
-        assert b"hi" in await asyncio.wait_for(reader.read(1 << 16), 10)
+        assert b"hi" in await asyncio.wait_for(reader.read(1 << 16), PATIENCE_SECONDS)

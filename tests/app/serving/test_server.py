@@ -13,6 +13,7 @@ from app.prices import PICO_PER_USD
 from local.openai.server import Running, running
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
 from tests.app.replica import made_up_openai_key, openai_secret, prodkit_key, replica
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -47,7 +48,7 @@ def test_a_stream_outlives_the_order_to_stop(task: dict[str, str], cloud: CloudP
             # Readiness fails first, while requests are still taken: the balancer needs time to notice.
             wait_until(lambda: process.status("/health/ready") == 503)
             assert process.status("/health/live") == 200
-            assert client.with_options(timeout=5).models.list().data
+            assert client.with_options(timeout=PATIENCE_SECONDS).models.list().data
             # Then nobody new gets in, and the stream goes on.
             wait_until(lambda: process.status("/health/live") == 0)
             kinds = [event.type for event in stream]

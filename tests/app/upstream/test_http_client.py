@@ -21,6 +21,7 @@ from app.upstream.http_client import BadAnswerError, CutError, Response, Unreach
 from app.upstream.pool import Upstream
 from tests.app.conftest import free_port
 from tests.app.valkey.test_lane import certificate
+from tests.patience import PATIENCE_SECONDS
 
 __all__ = ["certificate"]  # a fixture
 
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.process
 
 KEY = "k" * 30
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-SECONDS = 10.0
 
 
 def whole(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
@@ -88,7 +88,7 @@ class Server:
             server.close()
             await server.wait_closed()
             if tasks:
-                await asyncio.wait(tasks, timeout=SECONDS)
+                await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
 
 
 async def read(response: Response) -> bytes:
@@ -148,7 +148,7 @@ async def test_a_connection_that_speaks_unasked_is_closed() -> None:
     server = Server([whole(b"x"), whole(b"unasked")], whole(b"z"))
     async with server.pool() as pool:
         assert await ask(pool) == b"x"
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
         assert await ask(pool) == b"z"
         assert server.connections == 2
 
@@ -160,7 +160,7 @@ async def test_an_answer_that_nobody_reads_to_its_end_costs_its_connection() -> 
         assert await response.read() == b"x"
         response.release()
         response.close()  # twice is once
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
         assert await ask(pool) == b"y"
 
 
@@ -217,8 +217,8 @@ async def test_what_is_not_plainly_an_answer_is_refused(answer: bytes) -> None:
     server = Server(answer)
     async with server.pool() as pool:
         with pytest.raises(BadAnswerError):
-            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), PATIENCE_SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ async def test_headers_without_an_end_are_refused(endless: bytes) -> None:
     server = Server([start, *[endless * (8_000 // len(endless))] * 16])
     async with server.pool() as pool:
         with pytest.raises(BadAnswerError):
-            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), PATIENCE_SECONDS)
 
 
 async def test_trailers_without_an_end_are_refused() -> None:
@@ -237,7 +237,7 @@ async def test_trailers_without_an_end_are_refused() -> None:
     async with server.pool() as pool:
         response = await pool.post("/responses", b"{}", KEY)
         with pytest.raises(CutError):
-            await asyncio.wait_for(read(response), SECONDS)
+            await asyncio.wait_for(read(response), PATIENCE_SECONDS)
         response.close()
 
 
@@ -252,7 +252,7 @@ async def test_a_connection_closed_while_it_was_free_carries_no_call() -> None:
     server = Server(whole(b"x"), whole(b"y"), close=True)
     async with server.pool() as pool:
         assert await ask(pool) == b"x"
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
         await asyncio.sleep(0.05)  # its end arrives
         assert await ask(pool) == b"y"
         assert len(server.heads) == 2
@@ -266,7 +266,7 @@ async def test_nobody_there_is_told_with_the_systems_number() -> None:
             assert caught.value.errno
     async with Upstream("http://nobody.invalid/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
         with pytest.raises(UnreachableError):
-            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), SECONDS)
+            await asyncio.wait_for(pool.post("/responses", b"{}", KEY), PATIENCE_SECONDS)
 
 
 async def test_a_connect_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ async def test_a_caller_who_leaves_the_queue_takes_nobodys_turn() -> None:
         await asyncio.sleep(0)
         assert await read(first) == b"x"  # it is the first one's turn, who goes at the same moment
         waiting[0].cancel()
-        assert await asyncio.wait_for(waiting[1], SECONDS) == b"y"
+        assert await asyncio.wait_for(waiting[1], PATIENCE_SECONDS) == b"y"
 
 
 async def test_a_call_that_is_given_up_closes_its_connection() -> None:
@@ -303,7 +303,7 @@ async def test_a_call_that_is_given_up_closes_its_connection() -> None:
     async with server.pool(connections=1) as pool:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pool.post("/responses", b"{}", KEY), 0.05)
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
 
 
 async def test_a_connection_nobody_uses_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ async def test_a_connection_nobody_uses_is_closed_in_time(monkeypatch: pytest.Mo
     server = Server(whole(b"x"), whole(b"y"))
     async with server.pool() as pool:
         assert await ask(pool) == b"x"
-        await asyncio.wait_for(server.gone.wait(), SECONDS)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE_SECONDS)
         assert await ask(pool) == b"y"
         assert server.connections == 2
 
@@ -383,12 +383,12 @@ async def test_a_silence_is_told_at_its_moment_and_loses_nothing() -> None:
     async with server.pool() as pool:
         response = await pool.post("/responses", b"{}", KEY)
         clock = asyncio.get_running_loop().time
-        assert await arrived(response, clock() + SECONDS) == b"x"
+        assert await arrived(response, clock() + PATIENCE_SECONDS) == b"x"
         for seconds in (0.02, 0.02, 0.05):  # sooner than the timer that is set already, and later
             by = clock() + seconds
             assert await arrived(response, by) is None
             assert clock() >= by - 0.001
-        gone = asyncio.create_task(arrived(response, clock() + SECONDS))
+        gone = asyncio.create_task(arrived(response, clock() + PATIENCE_SECONDS))
         await asyncio.sleep(0)
         gone.cancel()
         assert await arrived(response, clock() + 0.02) is None, "a reader who left has not stopped the clock"
@@ -453,7 +453,7 @@ def test_no_bytes_whatever_break_more_than_their_call(noise: bytes) -> None:
         server = Server(b"HTTP/1.1 " + noise, whole(b"%d" % zlib.crc32(noise)), close=True)
         async with server.pool() as pool:
             with contextlib.suppress(http_client.UpstreamError, UnicodeDecodeError):
-                async with asyncio.timeout(SECONDS):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     await ask(pool)
             return await ask(pool)
 

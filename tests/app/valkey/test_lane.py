@@ -29,6 +29,7 @@ from app.valkey.client import Script, Valkey, ValkeyAwayError, ValkeyRefusedErro
 from app.valkey.lane import Lane, LaneFullError, open_lane
 from tests.app.conftest import free_port, redis_server, wait_until
 from tests.app.valkey.test_valkey import connected, needs_redis, reachable
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -294,7 +295,7 @@ async def test_a_key_is_found_while_its_slot_moves_and_where_it_went(
         for node in two_nodes:
             ask(node, "CLUSTER SETSLOT", slot, "NODE", names[0])
         store.post("SET", "moving", "3")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.call("GET", "moving") != b"3":
                 pass
         assert store.reachable

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.valkey import client as valkey
 from app.valkey.client import Script, Valkey, ValkeyAwayError
 from tests.app.conftest import free_port, redis_server
+from tests.patience import PATIENCE_SECONDS
 
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 
@@ -37,7 +38,7 @@ async def connected(
 
 async def reachable(store: Valkey) -> None:
     """Return when the store is reachable again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not store.reachable:
             assert store._prober is not None
             await store._prober

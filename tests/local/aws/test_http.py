@@ -13,6 +13,7 @@ import pytest
 from local.aws.http import bound
 from local.aws.server import Emulator
 from tests.local.aws.rig import REGION, Rig
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -32,7 +33,7 @@ def connection() -> Iterator[http.client.HTTPConnection]:
     server = bound(application, 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    made = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    made = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_SECONDS)
     yield made
     made.close()
     server.shutdown()

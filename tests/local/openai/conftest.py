@@ -8,6 +8,7 @@ import pytest
 
 from local.openai.clock import ManualClock
 from local.openai.server import Running, running
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,11 @@ def simulator(_running: Running) -> Running:
 @pytest.fixture(scope="session")
 def _client(_running: Running, key: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
-        api_key=key, base_url=_running.base_url, max_retries=0, timeout=10, _strict_response_validation=True
+        api_key=key,
+        base_url=_running.base_url,
+        max_retries=0,
+        timeout=PATIENCE_SECONDS,
+        _strict_response_validation=True,
     ) as client:
         yield client
 
@@ -53,6 +58,10 @@ def client(_client: openai.OpenAI, simulator: Running) -> openai.OpenAI:
 async def async_client(simulator: Running, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official asynchronous client, as strict."""
     async with openai.AsyncOpenAI(
-        api_key=key, base_url=simulator.base_url, max_retries=0, timeout=10, _strict_response_validation=True
+        api_key=key,
+        base_url=simulator.base_url,
+        max_retries=0,
+        timeout=PATIENCE_SECONDS,
+        _strict_response_validation=True,
     ) as client:
         yield client

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from local.openai.server import running
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -27,13 +28,13 @@ def test_the_command_prints_its_addresses_serves_and_stops_on_a_signal(key: str,
             assert raw.headers["x-ratelimit-limit-requests"] == "7"
         finally:
             process.send_signal(number)
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, output, errors) == (0, "", "")
 
 
 def test_a_stop_breaks_off_what_is_in_flight_and_leaves_no_thread(key: str) -> None:
     before = threading.active_count()
-    with openai.OpenAI(api_key=key, base_url="http://127.0.0.1:1", max_retries=0, timeout=20) as outer:
+    with openai.OpenAI(api_key=key, base_url="http://127.0.0.1:1", max_retries=0, timeout=PATIENCE_SECONDS) as outer:
         with running() as simulator:
             simulator.fault("stall", after=3)
             client = outer.with_options(base_url=simulator.base_url)
