@@ -154,25 +154,32 @@ class Leases:
                 scopes = list(slot.pending)[:MOST_AT_ONCE]
                 for scope in scopes:
                     del slot.pending[scope]
-                await self._sync(scopes)
+                again = await self._sync(scopes)
                 for scope in scopes:
                     self.pump(scope)
+                for scope in again:
+                    self.ask(scope)
         finally:
             slot.task = None
             if not slot.pending:
                 self._slots.pop(name, None)
 
-    async def _sync(self, scopes: list[Scope]) -> None:
-        """One call: tell what is held and needed, take what is granted. Without an answer every scope is alone."""
+    async def _sync(self, scopes: list[Scope]) -> list[Scope]:
+        """One call: tell what is held and needed, take what is granted. Without an answer every scope is alone.
+
+        Returns the scopes of which the server should hear more at once.
+        """
         now = self._clock()
         arguments: list[Any] = [self._replica, int(LEASE_SECONDS * 1000), FIELDS]
         for scope in scopes:
             arguments += scope.report(now)
         self.calls += 1
+        again = []
         try:
             answers = await LEASE.call_many(self._valkey, [scope.key for scope in scopes], arguments)
             for scope, answer in zip(scopes, answers, strict=True):
-                scope.accept(answer, self._clock())
+                if scope.accept(answer, self._clock()):
+                    again.append(scope)
         except (ValkeyAwayError, ValueError, TypeError) as error:
             if not isinstance(error, ValkeyAwayError):
                 log.error("Valkey's answer about limits makes no sense", extra={"fields": {"reason": str(error)}})
@@ -181,3 +188,4 @@ class Leases:
         finally:
             for scope in scopes:
                 scope.asking = False
+        return again

@@ -187,7 +187,7 @@ class Limiter:
             return None
         if scope.take(tokens, 0):
             self._leases.ask(scope)
-        return scope.ticket(now)
+        return scope.ticket(now, tokens)
 
     async def enter(self, model: str, tokens: int, caller: Caller) -> Ticket:
         """The same when its turn has come; raises ApiError 429 like `reserve` when that would be too late.
@@ -201,7 +201,7 @@ class Limiter:
             place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
             scope = self._upstreams[model] = UpstreamScope(f"{slot}:upstream:{place}:{model}", slot, label)
         await self._turn(scope, model, tokens, replace(caller, streams=0))
-        return scope.ticket(self.clock())
+        return scope.ticket(self.clock(), tokens)
 
     def saw(self, ticket: Ticket, headers: Iterable[tuple[str, str]], refusal: str | None = None) -> None:
         """Learn from the headers of OpenAI's answer; `refusal` is the code of a 429 that time heals."""

@@ -249,8 +249,8 @@ class Scope:
         """What OpenAI told about this limit since the last report: nothing, as it is ours."""
         return NOTHING_TOLD
 
-    def accept(self, text: bytes | str, now: float) -> None:
-        """The server's answer to the last report; raises ValueError when it is none."""
+    def accept(self, text: bytes | str, now: float) -> bool:
+        """The server's answer to the last report; raises ValueError when it is none. Whether to ask again at once."""
         words = [float(word) for word in text.split()]
         if len(words) != ANSWERS:
             raise ValueError(f"{len(words)} numbers, not {ANSWERS}")
@@ -267,6 +267,7 @@ class Scope:
         self._others = int(words[14])
         self._synced, self.until = now, self._asked + VALID_SECONDS
         self.active = bool(self.queue) or self.requests.touched or self.tokens.touched or bool(self.busy + self.free)
+        return False
 
     def _learn(self, requests: float, tokens: float, offset: float, token_offset: float) -> None:
         """The limits in force, for a scope whose limits others may have learnt; ours are the document's."""
