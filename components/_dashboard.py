@@ -137,8 +137,9 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
         (
             "Tokens",
             [
-                web(_metrics.INPUT_TOKENS, "Sum", "input"),
-                web(_metrics.CACHED_INPUT_TOKENS, "Sum", "input, cached by OpenAI"),
+                _named("input", web(_metrics.INPUT_TOKENS, "Sum", "input")),
+                _named("cached", web(_metrics.CACHED_INPUT_TOKENS, "Sum", "input, cached by OpenAI")),
+                [{"expression": "100 * cached / input", "label": "cached by OpenAI, %", "yAxis": "right"}],
                 web(_metrics.OUTPUT_TOKENS, "Sum", "output"),
                 worker(_metrics.INPUT_TOKENS, "Sum", "input of the worker"),
             ],
@@ -208,6 +209,11 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
 def _series(stack: str, service: str, metric: str, statistic: str, label: str) -> list[Any]:
     where = [part for pair in _metrics.dimensions(stack, service).items() for part in pair]
     return [_metrics.NAMESPACE, metric, *where, {"stat": statistic, "label": label}]
+
+
+def _named(id_: str, series: list[Any]) -> list[Any]:
+    """A series that an expression of the same chart reads."""
+    return [*series[:-1], {**series[-1], "id": id_}]
 
 
 def _chart(place: int, title: str, region: Text, metrics: list[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import asyncio
 import datetime
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -25,6 +25,8 @@ from app.settings import Reader, SettingsError, address
 
 DAY_SECONDS = 86_400
 KEY_VARIABLE = "OPENAI_ADMIN_KEY"
+VIEWS = ("tenant", "key", "feature", "asked", "model", "tier", "outcome")
+DEFAULT_VIEWS = ("tenant", "model", "tier", "outcome")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     aws = Aws(region, read.optional("AWS_ENDPOINT_URL") or None)
     try:
         if asked.command == "report":
-            return asyncio.run(_report(LedgerTable(aws, table), asked.day))
+            return asyncio.run(_report(LedgerTable(aws, table), asked.day, asked.by))
         if asked.command == "limit":
             return asyncio.run(_limit(Ledger(aws, table), asked))
         billed, costs = _billed(key, base_url, asked.day)
@@ -55,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     verify = commands.add_parser("verify", help=f"compare a day with OpenAI's usage and costs; needs {KEY_VARIABLE}")
-    report = commands.add_parser("report", help="what a day's entries say, by tenant, model and outcome")
+    report = commands.add_parser("report", help="what a day's entries say: attempts, dollars, cached input")
+    report.add_argument(
+        "--by", type=_views, default=",".join(DEFAULT_VIEWS), help=f"some of {', '.join(VIEWS)} (default: %(default)s)"
+    )
     for each in (verify, report):
         each.add_argument("--day", type=_day, default=today, help="a UTC day (default: today)")
     verify.add_argument(
@@ -70,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     limit.add_argument("--by", default=os.environ.get("USER", ""), help="who sets it (default %(default)s)")
     limit.add_argument("--why", required=True, help="for the audit")
     return parser
+
+
+def _views(text: str) -> list[str]:
+    views = text.split(",")
+    if unknown := [view for view in views if view not in VIEWS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is no view; choose from {', '.join(VIEWS)}")
+    return views
 
 
 def _day(text: str) -> str:
@@ -93,20 +105,21 @@ async def _pages(table: LedgerTable, day: str) -> list[Page]:
     return [page for boot in await table.boots(day) for page in await table.pages(boot, day)]
 
 
-async def _report(table: LedgerTable, day: str) -> int:
-    sums: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+async def _report(table: LedgerTable, day: str, by: Sequence[str]) -> int:
+    sums: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for page in await _pages(table, day):
         for entry in page.entries:
-            one = sums[entry.tenant, entry.model, entry.outcome]
-            one[0] += entry.times
-            one[1] += entry.pico
-    counts = {"attempts": 0, "answers": 0}
-    for (tenant, model, outcome), (count, pico) in sorted(sums.items()):
-        what = "answers" if outcome in WITHOUT_ATTEMPT else "attempts"
-        counts[what] += count
-        sys.stdout.write(f"{tenant}  {model}  {outcome}  {count} {what}  {usd(pico)}\n")
-    spent = sum(pico for _, pico in sums.values())
-    sys.stdout.write(f"{day}: {counts['attempts']} attempts, {counts['answers']} answers without one, {usd(spent)}\n")
+            one = sums[tuple(getattr(entry, view) for view in by)]
+            one["answers" if entry.outcome in WITHOUT_ATTEMPT else "attempts"] += entry.times
+            one.update(pico=entry.pico, input=entry.input, cached=entry.cached)
+    for names, one in sorted(sums.items()):
+        counts = ", ".join(f"{one[what]} {what}" for what in ("attempts", "answers") if one[what])
+        share = f"{100 * one['cached'] // (one['input'] or 1)} % from OpenAI's prompt cache"
+        tokens = f"  {one['input']} input tokens, {share}" if one["input"] else ""
+        sys.stdout.write(f"{'  '.join(name or '-' for name in names)}  {counts}  {usd(one['pico'])}{tokens}\n")
+    total = sum(sums.values(), Counter[str]())
+    counts = f"{total['attempts']} attempts, {total['answers']} answers without one"
+    sys.stdout.write(f"{day}: {counts}, {usd(total['pico'])}\n")
     return 0
 
 

@@ -166,6 +166,10 @@ def test_the_dashboard_shows_what_is_measured(record: Record) -> None:
         if series[0] == _metrics.NAMESPACE
     }
     assert charted == _metrics.NAMES - _metrics.OF_JOBS - {_metrics.METER_HEARTBEAT}
+    [tokens] = [w["properties"]["metrics"] for w in widgets if w["properties"]["title"] == "Tokens"]
+    ids = {series[-1]["id"]: series[1] for series in tokens if "id" in series[-1]}
+    assert ids == {"input": _metrics.INPUT_TOKENS, "cached": _metrics.CACHED_INPUT_TOKENS}
+    assert [s[0]["expression"] for s in tokens if isinstance(s[0], dict)] == ["100 * cached / input"]
     query = widgets[-1]["properties"]["query"]
     assert query.startswith("SOURCE 'web-log' | SOURCE 'worker-log' | fields time, domain")
     url = made.outputs("prodkit:index:Alarms")["dashboard_url"]

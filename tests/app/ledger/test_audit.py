@@ -12,7 +12,7 @@ from app.aws import Aws
 from app.ledger import Entry, Ledger, Payer
 from app.ledger import __main__ as command
 from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out
-from app.ledger.entries import Kept, Outcome
+from app.ledger.entries import Kept, Outcome, Page, sequence
 from app.ledger.item import Item, Reclaim, Slot
 from app.prices import PICO_PER_USD
 from tests.app.conftest import CloudParts
@@ -124,12 +124,39 @@ async def test_a_report_counts_every_kept_answer_and_nothing_is_billed_for_one(
         for number in range(times):
             ledger.count(Kept("t", "k", "f", "a", "m", "v", outcome), f"{outcome}{number}")
     await ledger.stop()
-    assert await command._report(ledger.table, DAY) == 0
+    assert await command._report(ledger.table, DAY, command.DEFAULT_VIEWS) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("t  m  cached  3 answers  $0.00")
-    assert said[1].startswith("t  m  joined  2 answers  $0.00")
+    assert said[0].startswith("t  m  default  cached  3 answers  $0.00")
+    assert said[1].startswith("t  m  default  joined  2 answers  $0.00")
     assert said[3].startswith(f"{DAY}: 1 attempts, 5 answers without one, ")
     assert await command._verify(ledger.table, DAY, {"m": Tokens(10, 10)}, {"m": 400}, resolve=False) == 0
+
+
+@pytest.mark.process
+async def test_a_report_tells_by_any_view_what_was_paid_and_how_much_of_the_prompt_openai_had_cached(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Ledger(aws, aws.table).table
+    fresh, again = (entry("m", 1_500, 700, name=name) for name in ("r1", "r2"))
+    batched = entry("m", 100, 20, name="r3")._replace(tier="batch", feature="nightly")
+    kept = entry("m", 0, 0, name="r4")._replace(outcome="cached")
+    await table.put_page(Page("boot", sequence(NOW, 1), (fresh, again._replace(cached=1_200), batched, kept), (), ()))
+    assert await command._report(table, DAY, command.DEFAULT_VIEWS) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "t  m  batch  ok  1 attempts  $0.000000000020  100 input tokens, 0 % from OpenAI's prompt cache",
+        "t  m  default  cached  1 answers  $0.00",
+        "t  m  default  ok  2 attempts  $0.0000000014  3000 input tokens, 40 % from OpenAI's prompt cache",
+        f"{DAY}: 3 attempts, 1 answers without one, $0.0000000014",
+    ]
+    assert await command._report(table, DAY, ["feature"]) == 0
+    assert [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[:-1]] == [
+        ["f", "2 attempts, 1 answers"],
+        ["nightly", "1 attempts"],
+    ]
+    with pytest.raises(SystemExit):
+        command.main(["report", "--by", "tenant,colour"])
+    assert "'colour' is no view; choose from tenant, key, feature" in capsys.readouterr().err
 
 
 def test_the_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
