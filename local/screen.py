@@ -36,6 +36,8 @@ class Ready:
     """What the last screen tells."""
 
     address: str
+    replicas: tuple[str, ...]
+    """Addresses of the web replicas behind it."""
     api_key: str
     tenant: str
     upstream: str
@@ -71,6 +73,8 @@ class Ready:
                 _indent(self._client()),
                 "4. Stop the tenant's spending within two seconds (release instead of hold lets it go on):",
                 _indent(f"{self.operator} {self._hold()}"),
+                "5. Try what docs/local.md says (one call for all, waiting, half the price), after this line:",
+                _indent(self._variables()),
                 "Ctrl-C drains and stops everything; a second Ctrl-C stops at once.",
             ]
         )
@@ -95,6 +99,13 @@ class Ready:
 
     def _hold(self) -> str:
         return f"{shlex.quote(_shown(sys.executable))} -m app.budgets hold tenant:{self.tenant} --why 'trying it'"
+
+    def _variables(self) -> str:
+        found = {"ADDRESS": self.address, "KEY": self.api_key}
+        found |= {f"WEB{number}": replica for number, replica in enumerate(self.replicas, 1)}
+        found |= {"SIMULATOR": self.faults} if self.faults else {}
+        values = " ".join(f"{name}={value}" for name, value in found.items())
+        return f'{values}; operator() {{ {self.operator} {shlex.quote(_shown(sys.executable))} -m "$@"; }}'
 
     def _client(self) -> str:
         program = (

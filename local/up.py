@@ -175,6 +175,7 @@ async def _start(
         supervisor,
         Ready(
             address=f"http://{ports.HOST}:{listener.getsockname()[1]}",
+            replicas=tuple(f"http://{ports.HOST}:{each.port}" for each in supervisor.replicas if each.target),
             api_key=prepared["api_key"],
             tenant=prepared["tenant"],
             upstream=options.upstream,

@@ -15,6 +15,7 @@ from app.observability.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.observability.trace import HEADER as TRACE_HEADER
 from app.observability.trace import STATE_HEADER
 from app.pipeline.defer import IDEMPOTENCY_HEADER
+from app.pipeline.headers import QUEUE_HEADER
 from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS
 from app.pipeline.reserve import TIMEOUT_HEADER, WAIT_HEADER
@@ -42,6 +43,7 @@ HEADERS = (
     ("`x-upstream-request-id`", "answer", "OpenAI's, for its support"),
     ("`x-prodkit-model`", "answer", "the model that answered: behind an alias, or a fallback"),
     ("`x-prodkit-cache`", "answer", "`hit`, `stale`, `join`, `miss` or `bypass`"),
+    (f"`{QUEUE_HEADER}`", "answer", "milliseconds of waiting for a turn at a rate limit, when there was a wait"),
     ("`age`", "answer", "seconds since a kept answer was made"),
     (f"`{RUNG_HEADER}`", "answer", "how far a budget lowers what is served"),
     ("`retry-after`", "answer", "seconds; OpenAI's own, or ours with 429 and 503"),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 
 CACHE_HEADER = "x-prodkit-cache"
+QUEUE_HEADER = "x-prodkit-queue-ms"
+"""How long the call waited for its turn at a rate limit; absent when it did not."""
 
 
 def own_headers(record: Record) -> list[tuple[str, str]]:
@@ -19,6 +21,8 @@ def own_headers(record: Record) -> list[tuple[str, str]]:
     headers.append((RUNG_HEADER, record.rung.label))
     if record.cache is not None:
         headers.append((CACHE_HEADER, record.cache))
+    if record.queue_seconds >= 0.001:
+        headers.append((QUEUE_HEADER, str(round(record.queue_seconds * 1000))))
     if record.model is not None:
         headers.append(("x-prodkit-model", record.model))
     if record.upstream_request_id is not None:

@@ -151,6 +151,42 @@ def test_the_commands_on_the_screen_work_as_they_are(up: Up) -> None:
     assert said[2].stdout.strip()
 
 
+def tried(up: Up) -> dict[str, str]:
+    """What each part of "Try it" in docs/local.md prints, its commands run as they stand there; all parts at once."""
+    [screens_line] = [line for line in up.screen.splitlines() if line.startswith("  ADDRESS=")]
+    page = (ROOT / "docs/local.md").read_text().partition("## Try it\n")[2].partition("\n## ")[0]
+    texts = re.split(r"^\*\*(.+?)\*\*", page, flags=re.MULTILINE)
+    first, *parts = ["\n".join(re.findall(r"^    (.*)", text, re.MULTILINE)) for text in texts[::2]]
+    runs = {
+        name: subprocess.Popen(
+            ["bash", "-c", f"{screens_line}\n{first}\n{commands}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for name, commands in zip(texts[1::2], parts, strict=True)
+    }
+    return {name: run.communicate(timeout=60)[0] for name, run in runs.items()}
+
+
+def test_what_the_docs_say_to_try_does_what_they_say(up: Up) -> None:
+    sky, document, key, batch, prompt = tried(up).values()
+    *states, calls = sky.split()[1::2] + sky.split()[-1:]
+    assert (sorted(states[:2]), states[2], calls) == (["join", "miss"], "hit", "1")
+    when = re.findall(r"at ([0-9:]+)", document)
+    assert when == ["21:47", "21:47", "22:15", "22:15"]
+    assert re.findall(r'"cache":"([a-z]+)"', document) == ["miss", "hit", "miss", "hit"]
+    *answered, refused = key.splitlines()
+    waits = [int(line.split()[1]) if line.split()[1:] else 0 for line in answered]
+    assert {line.split()[0] for line in answered} == {"200"}
+    assert len(waits) == 32
+    assert sum(wait > 1_000 for wait in waits) >= 2  # the bucket has 30, and another every two seconds
+    assert re.fullmatch(r"429 +[12]", refused)
+    batched, direct = (float(found) for found in re.findall(r"\$([0-9.]+)", batch))
+    assert batched == pytest.approx(direct / 2, rel=0.1)  # two digits are shown
+    assert re.findall(r":(\d+)", prompt)[0] == "0"
+    share = re.search(r"(\d+) % from OpenAI's prompt cache", prompt)
+    assert share is not None
+    assert 30 < int(share[1]) < 50
+
+
 def test_both_replicas_serve(up: Up) -> None:
     for number in range(4):
         up.post("/v1/responses", {"model": "fast", "input": f"question {number}"})
