@@ -13,6 +13,7 @@ from app.upstream import sse
 
 if TYPE_CHECKING:
     from app.cache.entry import Entry
+    from app.pipeline.lead import Lead
 
 MAX_AHEAD_BYTES = 256 * 1024
 """How far upstream is read ahead of the fastest reader; of a stream that is too long to share, of the slowest."""
@@ -44,6 +45,8 @@ class Flight:
         self.fingerprint = fingerprint
         self.relay = Relay()
         self.task: asyncio.Task[None] | None = None
+        self.lead: Lead | None = None
+        """Of a stream, once it has begun."""
         self.remote = False
         """Another replica waits for this as well."""
         self.orphaned = False
@@ -57,6 +60,11 @@ class Flight:
     def wanted(self) -> bool:
         """Whether anybody waits or reads, or nobody has to."""
         return self._interested > 0 or self.background or self.remote
+
+    @property
+    def alone(self) -> bool:
+        """Whether the leader's own caller is the only one who is interested."""
+        return self._interested == 1 and not (self.orphaned or self.background or self.remote)
 
     def land(self, landing: Landing | ApiError) -> None:
         """Let everybody who waits go on; the first landing counts."""
@@ -84,8 +92,8 @@ class Flight:
             stays = landing.entry is None
             return landing
         except asyncio.CancelledError:
-            if self._interested == 1 and self.leave() and self.task is not None:
-                stays = True
+            stays = True
+            if self.leave() and self.task is not None:
                 await asyncio.wait([self.task])
             raise
         finally:
@@ -93,9 +101,13 @@ class Flight:
                 self._interested -= 1
 
     def leave(self) -> bool:
-        """End one interest; True when that ended the flight."""
+        """End one interest; True when that ended the flight, and its task is to be waited for."""
         self._interested -= 1
-        if self.wanted or self.task is None or self.task.done():
+        if self.wanted:
+            return False
+        if self.lead is not None:
+            self.lead.leave()
+        if self.task is None or self.task.done():
             return False
         self.task.cancel()
         return True
@@ -122,6 +134,15 @@ class Relay:
             self.shareable = False
         if self._waiters:
             _wake(self._waiters)
+
+    def pass_on(self, piece: bytes) -> None:
+        """The next piece, which the only one who hears it has already."""
+        self.size += len(piece)
+        if self.size <= MAX_BODY_BYTES:
+            self.pieces.append(piece)
+        elif self.shareable:
+            self.shareable = False
+            self.pieces.clear()
 
     def end(self) -> None:
         """No more comes."""
@@ -170,14 +191,16 @@ class Relay:
 class Reader:
     """One caller's way through a flight's stream: a `ByteStream`."""
 
-    def __init__(self, flight: Flight, on_end: Callable[[bool], None] = lambda _left: None) -> None:
-        """`on_end` is called once, with whether the caller left before the end."""
-        self.at = 0
-        """Pieces read."""
-        self.read = 0
-        """Bytes read."""
+    def __init__(
+        self, flight: Flight, on_end: Callable[[bool], None] = lambda _left: None, *, at_end: bool = False
+    ) -> None:
+        """`on_end` is called once, with whether the caller left before the end; `at_end`: it has what came so far."""
         self._flight = flight
-        self._relay = flight.relay
+        self._relay = relay = flight.relay
+        self.at = len(relay.pieces) if at_end else 0
+        """Pieces read."""
+        self.read = relay.size if at_end else 0
+        """Bytes read."""
         self._open = True
         self._on_end: Callable[[bool], None] | None = on_end
         self._relay.readers.add(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,10 +17,12 @@ from app.cache.store import Claim
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.pipeline.headers import own_headers
-from app.pipeline.messages import ByteStream, Reply, Work
+from app.pipeline.lead import Lead
+from app.pipeline.messages import Reply, Work
 from app.pipeline.meter import stream_meter
 from app.pipeline.pay import Payment
 from app.pipeline.record import Record
+from app.pipeline.stream import MeteredStream
 from app.upstream import sse
 from app.valkey.client import ValkeyAwayError
 
@@ -58,8 +61,8 @@ class Flights:
         record = work.record
         while True:
             flight = self._flights.get(place.key)
-            leads = flight is None
-            if flight is None:
+            leads = flight is None or not flight.relay.shareable
+            if flight is None or leads:
                 flight = self._begin(work, place, shared=shared)
             elif flight.fingerprint != place.fingerprint:
                 raise _reused()
@@ -108,7 +111,10 @@ class Flights:
         made = landing.state == MISS
         if made and leads:
             assert landing.headers is not None
-            return Reply(landing.status, landing.headers, entry.body if entry is not None else Reader(flight))
+            if entry is not None:
+                return Reply(landing.status, landing.headers, entry.body)
+            assert flight.lead is not None
+            return Reply(landing.status, landing.headers, flight.lead.take())
         state = JOIN if made else landing.state
         work.payment.cached(work.plan, Outcome.JOINED if state == JOIN else Outcome.CACHED)
         if entry is not None:
@@ -120,16 +126,18 @@ class Flights:
                 record.left(draining=self._services.draining)
             self._write(record)
 
+        if flight.lead is not None:
+            flight.lead.share()
         return Reply(200, [("content-type", sse.MEDIA_TYPE), *own_headers(record)], Reader(flight, ended))
 
     async def _fly(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> None:
-        """The whole of a flight; callers learn from its landing."""
-        claimed = shared
+        """The whole of a flight, but for a stream that has begun; callers learn from its landing."""
+        claimed, streams = shared, False
         try:
             if shared and await self._settled(flight, work, place):
                 claimed = False
                 return
-            await self._lead(flight, work, place, shared=shared)
+            streams = await self._lead(flight, work, place, shared=shared)
             claimed = False
         except ApiError as error:
             if flight.background:
@@ -141,55 +149,66 @@ class Flights:
                 ApiError("internal_error", f"Something went wrong here; report it with {work.call.request_id}.")
             )
         finally:
-            flight.land(ApiError("upstream_incomplete", "The answer was given up; try again."))
-            flight.relay.end()
-            self._forget(flight)
-            if claimed:
-                self._later(self._answers.release(place, flight.token, None))
-            if flight.orphaned and work.record.status is not None:
-                work.record.told = False
-                self._write(work.record)
+            if not streams:
+                flight.land(ApiError("upstream_incomplete", "The answer was given up; try again."))
+                flight.relay.end()
+                self._forget(flight)
+                if claimed:
+                    self._later(self._answers.release(place, flight.token, None))
+                self._write_orphan(flight, work)
 
-    async def _lead(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> None:
-        """Ask, share what comes, and keep it when it may be kept."""
+    async def _lead(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> bool:
+        """Ask, share what comes, and keep it when it may be kept. True = it is a stream, which has only begun."""
         reply = await self._produce(work)
-        if isinstance(reply.body, bytes):
-            good = work.complete or (place.fingerprint != "" and reply.status == 200)
-            entry: Entry | None = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
-            landing = Landing(MISS, entry, reply.headers, reply.status)
-            if good and shared and entry is not None:
-                self._answers.hold(place, entry)
-                flight.land(landing)
-                await self._answers.keep(place, flight.token, entry)
-                return
-        else:
-            landing = Landing(MISS, None, reply.headers)
+        if not isinstance(reply.body, bytes):
+            assert isinstance(reply.body, MeteredStream)
+            on_end = partial(self._streamed, flight, work, place, shared)
+            flight.lead = Lead(flight, reply.body, later=self._later, on_end=on_end)
+            if not flight.alone:
+                flight.lead.share()
+            flight.land(Landing(MISS, None, reply.headers))
+            return True
+        good = work.complete or (place.fingerprint != "" and reply.status == 200)
+        entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
+        landing = Landing(MISS, entry, reply.headers, reply.status)
+        if good and shared:
+            self._answers.hold(place, entry)
             flight.land(landing)
-            await self._pump(flight, reply.body)
-            text = flight.relay.text() if flight.relay.shareable else None
-            entry = None if text is None else self._answers.made(place, text, work.plan.model.name)
-            if work.complete and shared and entry is not None:
-                self._answers.hold(place, entry)
-                await self._answers.keep(place, flight.token, entry)
-                return
+            await self._answers.keep(place, flight.token, entry)
+            return False
         # Released before anybody learns of it: whoever tries again must not meet the same answer.
         if shared:
             await self._answers.release(place, flight.token, entry)
         self._forget(flight)
         flight.land(landing)
+        return False
 
-    async def _pump(self, flight: Flight, body: ByteStream) -> None:
-        """Read a stream for all who hear it."""
+    def _streamed(self, flight: Flight, work: Work, place: Place, shared: bool, whole: bool) -> None:
+        """A stream has ended, as a `whole` or not: keep it when it may be kept."""
         relay = flight.relay
-        try:
-            async for piece in body:
-                relay.add(piece)
-                if not relay.shareable:
-                    self._forget(flight)
-                await relay.room()
-        finally:
-            await body.aclose()
-            relay.end()
+        relay.end()
+        self._write_orphan(flight, work)
+        if not shared:
+            self._forget(flight)
+            return
+        entry = None
+        if whole and relay.shareable:
+            entry = self._answers.made(place, relay.text(), work.plan.model.name)
+        if work.complete and entry is not None:
+            self._answers.hold(place, entry)
+            self._later(self._file(flight, self._answers.keep(place, flight.token, entry)))
+        else:
+            self._later(self._file(flight, self._answers.release(place, flight.token, entry)))
+
+    async def _file(self, flight: Flight, told: Coroutine[Any, Any, None]) -> None:
+        """Who asks until the store has been told is one of the flight."""
+        await told
+        self._forget(flight)
+
+    def _write_orphan(self, flight: Flight, work: Work) -> None:
+        if flight.orphaned and work.record.status is not None:
+            work.record.told = False
+            self._write(work.record)
 
     async def _settled(self, flight: Flight, work: Work, place: Place) -> bool:
         """Whether there is nothing to ask: an answer was kept, or another replica asks. False = this one shall."""
@@ -275,6 +294,8 @@ class Flights:
         flight = self._flights.get(key)
         if flight is not None and flight.token == token and not flight.remote:
             flight.remote = True
+            if flight.lead is not None:
+                flight.lead.share()
             self._later(self._publish(flight))
 
     async def _publish(self, flight: Flight) -> None:

@@ -81,7 +81,7 @@ class MeteredStream:
     async def __anext__(self) -> bytes:
         try:
             while True:
-                found = self._step()
+                found = self.step()
                 if isinstance(found, bytes):
                     return found
                 await found
@@ -92,6 +92,10 @@ class MeteredStream:
 
     async def aclose(self) -> None:
         """Close the upstream connection at once and account what arrived. May be called twice."""
+        self.close()
+
+    def close(self) -> None:
+        """The same, which needs no waiting."""
         self._over = True
         self._end()
 
@@ -106,10 +110,11 @@ class MeteredStream:
             code = self._error_code or self._meter.error_code
             on_end(StreamEnd(code, left_early, self._stream.first_token_at, cut=self._ended_here))
 
-    def _step(self) -> bytes | asyncio.Future[None]:
+    def step(self) -> bytes | asyncio.Future[None]:
         """The next bytes for the caller, never none, or what to wait for; raises StopAsyncIteration after the last.
 
-        A stream has thousands of steps, so a step is one call and not a chain of coroutines.
+        A stream has thousands of steps, so a step is one call and not a chain of coroutines. Who takes steps calls
+        `close` after the last. Giving a wait up ends nothing: somebody else may take the next step.
         """
         if self._over:
             raise StopAsyncIteration

@@ -175,6 +175,46 @@ async def test_a_readers_close_hurts_nobody(fleet: Fleet) -> None:
     assert len(fleet.upstream.requests()) == 1
 
 
+async def test_a_leader_who_reads_slowly_or_leaves_holds_up_nobody(fleet: Fleet) -> None:
+    for leaves in (False, True):
+        body = {"input": f"Who is in a hurry? {leaves}", "stream": True}
+        leader = await fleet.ask(0, body)
+        assert not isinstance(leader.body, bytes)
+        pieces = [await anext(aiter(leader.body))]
+        reading = asyncio.ensure_future(anext(aiter(leader.body)))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(fleet.ask(replica, body)) for replica in (0, 1)]
+        if leaves:  # in the middle of its wait
+            local = await others[0]
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await leader.body.aclose()
+        else:
+            pieces.append(await reading)
+            local = await others[0]
+        texts = [await text(local), await text(await others[1])]
+        assert b"response.completed" in texts[0]
+        assert texts[0] == texts[1]
+        if not leaves:
+            assert b"".join(pieces) + await text(leader) == texts[0]
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+
+
+async def test_a_stream_that_its_only_reader_leaves_is_free_to_be_asked_again(fleet: Fleet) -> None:
+    body = {"input": "Who wants to hear this?", "stream": True}
+    leader = await fleet.ask(0, body)
+    assert not isinstance(leader.body, bytes)
+    await anext(aiter(leader.body))
+    await leader.body.aclose()
+    await fleet.settle()
+    again = await fleet.ask(1, body)
+    assert state(again) == "miss"
+    await text(again)
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 2
+
+
 async def test_an_error_is_shared_by_those_who_wait_and_kept_for_nobody(fleet: Fleet) -> None:
     fleet.upstream.fault("status", status=400, code="invalid_value", times=1)
     body = {"input": "A question that fails."}
