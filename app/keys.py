@@ -18,7 +18,9 @@ from typing import Any
 from app.aws import Aws, error_code
 from app.errors import ApiError
 
-ROLES = ("user", "admin")
+USER, ADMIN = "user", "admin"
+ROLES = (USER, ADMIN)
+"""An admin's key sets budgets of every tenant: for operators, not for callers."""
 IDENTITY_SECONDS = 4.0  # with the read itself below 5 s, after which a revoked key is dead everywhere
 REFRESH_SECONDS = 3.0  # from this age on a key in use is read again beside its requests: none of them waits
 UNKNOWN_SECONDS = 1.0  # a key just created works a second after it was refused
@@ -40,7 +42,7 @@ class Identity:
     key_id: str
     key_name: str
     role: str
-    """`user` or `admin`."""
+    """One of ROLES."""
     requests_per_minute: int | None
     """None = the models document's default."""
     tokens_per_minute: int | None

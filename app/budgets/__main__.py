@@ -1,8 +1,9 @@
-"""Stop and resume spending, and see who did: `python -m app.budgets show|hold|release|log`."""
+"""What may be spent, and stopping it: `python -m app.budgets show|set|hold|release|log`."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import os
 import sys
@@ -11,8 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.aws import Aws, error_code
-from app.budgets import holds
+from app.budgets import holds, limits
 from app.budgets.scope import described, scope_of
+from app.ledger import Ledger
+from app.ledger.table import LedgerTable
+from app.prices import usd
 
 MOST_LOGGED = 200
 
@@ -21,28 +25,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 refused by AWS or nothing to release, 2 bad arguments."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.table:
+    if not options.table and options.verb != "set":
         parser.error("which table? set PRODKIT_STATE_TABLE or give --table (a stack exports its name as state_table)")
+    if not options.ledger_table and options.verb == "set":
+        parser.error("which ledger? set PRODKIT_LEDGER_TABLE or give --ledger-table (a stack exports ledger_table)")
     if not options.region:
         parser.error("which region? set AWS_REGION or give --region")
     aws = Aws(options.region, os.environ.get("AWS_ENDPOINT_URL") or None)
     try:
-        print(_RUN[options.verb](aws.client("dynamodb"), options))
+        print(_RUN[options.verb](aws, options))
         return 0
     except ValueError as error:
         parser.error(str(error))
     except LookupError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
     except Exception as error:
-        print(
-            f"{parser.prog}: table {options.table} in {options.region}: {error_code(error)}: {error}", file=sys.stderr
-        )
+        tables = " and ".join(name for name in (options.table, options.ledger_table) if name)
+        print(f"{parser.prog}: table {tables} in {options.region}: {error_code(error)}: {error}", file=sys.stderr)
     finally:
         aws.close()
     return 1
 
 
-def _hold(client: Any, options: argparse.Namespace) -> str:
+def _set(aws: Aws, options: argparse.Namespace) -> str:
+    scope = scope_of(options.scope)
+    pico = None if options.usd == limits.NO_LIMIT else limits.pico_of(options.usd)
+    holds.check_words(options.by, options.why)
+    limit = f"{described(scope)} may spend {'without a limit' if pico is None else usd(pico)} each {options.span}"
+    if options.dry_run:
+        return f"would set: {limit}"
+    ledger = Ledger(aws, options.ledger_table)
+    asyncio.run(ledger.set_limit(scope, limits.SPANS[options.span], pico, by=options.by, why=options.why))
+    return f"{limit}, from this {options.span} on; what replicas have leased by now stays spendable"
+
+
+def _hold(aws: Aws, options: argparse.Namespace) -> str:
+    client: Any = aws.client("dynamodb")
     scope = scope_of(options.scope)
     undo = f"python -m app.budgets release {scope}"
     if options.dry_run:
@@ -55,7 +73,8 @@ def _hold(client: Any, options: argparse.Namespace) -> str:
     )
 
 
-def _release(client: Any, options: argparse.Namespace) -> str:
+def _release(aws: Aws, options: argparse.Namespace) -> str:
+    client: Any = aws.client("dynamodb")
     scope = scope_of(options.scope)
     if options.dry_run:
         holds.check_words(options.by, options.why)
@@ -67,25 +86,30 @@ def _release(client: Any, options: argparse.Namespace) -> str:
     return f"{scope} is released; every replica serves it again within two seconds"
 
 
-def _show(client: Any, options: argparse.Namespace) -> str:
-    control = holds.read(client, options.table)
+def _show(aws: Aws, options: argparse.Namespace) -> str:
+    control = holds.read(aws.client("dynamodb"), options.table)
     lines = [f"{'HELD':<40} {'SINCE':<21} {'BY':<20} WHY"]
     lines += [f"{scope:<40} {held.at:<21} {held.by:<20} {held.why}" for scope, held in sorted(control.holds.items())]
     lines += ["", f"{'RUNG':<40} {'IS':<10} UNTIL"]
     for scope, standing in sorted(control.rungs.items()):
         lines.append(f"{scope:<40} {standing.rung.label:<10} {holds.moment(standing.until)}")
+    if options.ledger_table:
+        lines += ["", *asyncio.run(limits.shown(LedgerTable(aws, options.ledger_table), time.time()))]
     return "\n".join(lines)
 
 
-def _log(client: Any, options: argparse.Namespace) -> str:
+def _log(aws: Aws, options: argparse.Namespace) -> str:
+    made = holds.history(aws.client("dynamodb"), options.table, most=options.most)
+    if options.ledger_table:
+        made += asyncio.run(limits.changes(LedgerTable(aws, options.ledger_table)))
     lines = [f"{'AT':<21} {'ACTION':<9} {'SCOPE':<40} {'BY':<20} WHY"]
-    for audit in holds.history(client, options.table, most=options.most):
+    for audit in sorted(made, key=lambda audit: audit.at, reverse=True)[: options.most]:
         detail = "".join(f" [{name} {value}]" for name, value in audit.detail.items())
         lines.append(f"{audit.at:<21} {audit.action:<9} {audit.scope:<40} {audit.by:<20} {audit.why}{detail}")
     return "\n".join(lines)
 
 
-_RUN = {"hold": _hold, "release": _release, "show": _show, "log": _log}
+_RUN = {"set": _set, "hold": _hold, "release": _release, "show": _show, "log": _log}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,12 +124,20 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         help="of the table; default $AWS_REGION",
     )
+    shared.add_argument(
+        "--ledger-table",
+        default=os.environ.get("PRODKIT_LEDGER_TABLE"),
+        help="the ledger's table, for what is spent and who may spend it; default $PRODKIT_LEDGER_TABLE",
+    )
     change = argparse.ArgumentParser(add_help=False)
     change.add_argument("scope", help="org (everything), tenant:NAME, key:KEY_ID or model:MODEL")
     change.add_argument("--why", required=True, help="for the record and for whoever releases it")
     change.add_argument("--by", default=_user(), help="for the record; default: the user of this shell")
     change.add_argument("--dry-run", action="store_true", help="check everything and change nothing")
-    verbs.add_parser("show", parents=[shared], help="what is held, and which scope is degraded")
+    verbs.add_parser("show", parents=[shared], help="what is held, which scope is degraded, what each has spent")
+    limit = verbs.add_parser("set", parents=[shared, change], help="set what a scope may spend, or take the limit away")
+    limit.add_argument("span", choices=[*limits.SPANS], help="for each month or for each day")
+    limit.add_argument("usd", help=f"dollars such as 50 or 0.25, or `{limits.NO_LIMIT}`")
     verbs.add_parser("hold", parents=[shared, change], help="refuse a scope's requests on every replica within 2 s")
     verbs.add_parser("release", parents=[shared, change], help="let a scope spend again")
     log = verbs.add_parser("log", parents=[shared], help="who changed what, and why; newest first")

@@ -184,5 +184,4 @@ def _why(standing: Standing) -> str:
 
 
 def _set(scope: str, standing: Standing) -> str:
-    kind = "M" if standing.window.span is Span.MONTH else "D"
-    return f"python -m app.ledger limit {scope} {kind} USD --why '...'"
+    return f"python -m app.budgets set {scope} {standing.window.span} USD --why '...'"

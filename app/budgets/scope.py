@@ -15,6 +15,7 @@ _SCOPES = {
     "key": re.compile(r"[0-9a-f]{12}"),
     "model": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}"),
 }
+PATTERN = "|".join([ORG, *(f"{kind}:{name.pattern}" for kind, name in _SCOPES.items())])
 
 
 def scope_of(text: str) -> str:

@@ -8,6 +8,9 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+_WEST_SECONDS, _EAST_SECONDS = 12 * 3_600, 14 * 3_600
+"""How far clocks are behind UTC and ahead of it."""
+
 
 class Span(StrEnum):
     """How long a window is."""
@@ -59,6 +62,11 @@ def window_at(span: Span, now: float, zone: tzinfo) -> Window:
     first = today.replace(day=1)
     following = _days(first, 32).replace(day=1)
     return Window(span, f"M{first:%Y-%m}", _midnight(first, zone), _midnight(following, zone))
+
+
+def names_anywhere(span: Span, now: float) -> list[str]:
+    """What the window of a moment is called anywhere on earth, for who does not know the owner's zone."""
+    return sorted({window_at(span, now + ahead, UTC).name for ahead in (-_WEST_SECONDS, 0.0, _EAST_SECONDS)})
 
 
 def moment(seconds: float, zone: tzinfo) -> str:

@@ -1,4 +1,4 @@
-"""`python -m app.ledger verify|report|limit`: what was spent, whether OpenAI billed the same, who may spend it."""
+"""`python -m app.ledger verify|report`: what was spent, and whether OpenAI billed the same."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from app.aws import Aws
 from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out, spent_by_lease
 from app.ledger.entries import WITHOUT_ATTEMPT, Entry, Outcome, Page, sequence
 from app.ledger.item import Item, Resolve
-from app.ledger.keeper import KINDS
-from app.ledger.service import Ledger
 from app.ledger.table import LedgerTable
 from app.ledger.watch import boot_of
 from app.prices import PICO_PER_USD, usd
@@ -44,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.command == "report":
             return asyncio.run(_report(LedgerTable(aws, table), asked.day, asked.by))
-        if asked.command == "limit":
-            return asyncio.run(_limit(Ledger(aws, table), asked))
         billed, costs = _billed(key, base_url, asked.day)
         return asyncio.run(_verify(LedgerTable(aws, table), asked.day, billed, costs, resolve=asked.resolve_final))
     finally:
@@ -68,12 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="settle what is in suspense by what OpenAI billed: say so only when the day's bill is final",
     )
-    limit = commands.add_parser("limit", help="set or take away a limit")
-    limit.add_argument("scope", help="org, tenant:NAME, key:ID or model:NAME")
-    limit.add_argument("kind", choices=KINDS, help="M for each month, D for each day")
-    limit.add_argument("usd", help="dollars, or `none`")
-    limit.add_argument("--by", default=os.environ.get("USER", ""), help="who sets it (default %(default)s)")
-    limit.add_argument("--why", required=True, help="for the audit")
     return parser
 
 
@@ -86,19 +76,6 @@ def _views(text: str) -> list[str]:
 
 def _day(text: str) -> str:
     return datetime.date.fromisoformat(text).isoformat()
-
-
-async def _limit(ledger: Ledger, asked: argparse.Namespace) -> int:
-    try:
-        pico = None if asked.usd == "none" else int(Decimal(asked.usd) * PICO_PER_USD)
-        await ledger.set_limit(asked.scope, asked.kind, pico, by=asked.by, why=asked.why)
-    except (ValueError, InvalidOperation) as error:
-        sys.stderr.write(f"{error or 'that is no amount of dollars'}\n")
-        return 2
-    account = await ledger.account(asked.scope, asked.kind)
-    limit = "no limit" if account.limit is None else f"limit {usd(account.limit)}"
-    sys.stdout.write(f"{asked.scope} {account.window}: {limit}, spent {usd(account.spent)}\n")
-    return 0
 
 
 async def _pages(table: LedgerTable, day: str) -> list[Page]:

@@ -175,7 +175,7 @@ class Keeper:
                 together, least = self._demand[lease]
                 if lease.flying is None:
                     lease.wanted = together
-                    lease.block = lease.size(together, lease.burn, least)
+                    await self._size(lease, together, least)
                     if lease.block == 0:
                         if lease.committed + least <= lease.line:
                             return  # some of them find room; the others ask again, and are told that there is none
@@ -190,6 +190,20 @@ class Keeper:
         finally:
             # Whoever waited and still finds no room says so again.
             self._demand.pop(lease, None)
+
+    async def _size(self, lease: Lease, together: int, least: int) -> None:
+        """Set the block to ask for. Before it is none, look: somebody may have raised the limit or given money back."""
+        lease.block = lease.size(together, lease.burn, least)
+        if lease.block or lease.committed + least <= lease.line:
+            return
+        try:
+            item = await self.table.read(lease.scope, lease.window)
+        except Exception as error:
+            self._note_away(error)
+            raise LedgerAwayError from error
+        if item is not None:
+            lease.see(item)
+            lease.block = lease.size(together, lease.burn, least)
 
     async def _step(self, lease: Lease) -> None:
         """Send the lease's next step and learn from the answer; raises LedgerAwayError when there was none."""
@@ -228,7 +242,7 @@ class Keeper:
             "insufficient_quota",
             f"The {kind} budget of {whom} has no room for this request: {left} of {usd(lease.limit)} is neither spent "
             f"nor reserved (rung '{Rung.REFUSED.label}'). It starts anew at {resets}; to go on before, an operator "
-            f"raises it with `python -m app.ledger limit {lease.scope} {lease.window[0]}`.",
+            f"raises it with `python -m app.budgets set {lease.scope} {SPANS[lease.window[0]]} USD --why '...'`.",
             headers={"x-should-retry": "false", RUNG_HEADER: Rung.REFUSED.label},
         )
 

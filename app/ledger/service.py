@@ -7,12 +7,12 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from app.budgets.window import moment
+from app.budgets.window import moment, names_anywhere
 from app.errors import ApiError
 from app.ledger.book import Hold, Payer
 from app.ledger.entries import Entry, Kept, shown
 from app.ledger.item import UNBOUNDED_PICO, Item
-from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, TRIES, Keeper, LedgerAwayError
+from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, SPANS, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import State
 from app.ledger.table import in_turns
 from app.ledger.watch import EMERGENCY_SECONDS
@@ -163,7 +163,8 @@ class Ledger(Keeper):
     async def set_limit(self, scope: str, kind: str, pico: int | None, *, by: str, why: str) -> None:
         """Set a scope's limit for this and all later windows of a kind; None takes it away. Audited.
 
-        What is leased at this moment stays spendable. Raises ValueError for a limit or a text out of bounds.
+        What is leased at this moment stays spendable. Whoever sets it need not know the owner's zone: where one window
+        ends and another begins, both have the limit. Raises ValueError for a limit or a text out of bounds.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is not a kind of window; choose one of {', '.join(KINDS)}")
@@ -175,10 +176,10 @@ class Ledger(Keeper):
         await self.table.set_standing(scope, kind, pico, by, why)
         self._due["limits"] = 0.0
         await self._know_limits(fresh=True)
-        running = self._window(kind).name
-        item = await self.table.read(scope, running)
-        if item is not None:
-            await self._set_item_limit(scope, running, item, UNBOUNDED_PICO if pico is None else pico)
+        for name in {self._window(kind).name, *names_anywhere(SPANS[kind], self._wall_clock())}:
+            item = await self.table.read(scope, name)
+            if item is not None:
+                await self._set_item_limit(scope, name, item, UNBOUNDED_PICO if pico is None else pico)
 
     def alive(self) -> bool:
         """Whether what was spent up to ALIVE_SECONDS ago is in the ledger."""

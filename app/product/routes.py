@@ -46,7 +46,7 @@ def routes(pipeline_of: Callable[[], Pipeline], services_of: Callable[[], Servic
         Route("/documents", product.list, methods=["GET"]),
         Route("/documents/{document_id}", product.show, methods=["GET"]),
         Route("/documents/{document_id}", product.delete, methods=["DELETE"]),
-        *budget_routes(services_of),
+        *budget_routes(services_of, _body),
     ]
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.budgets.api import FIELDS
+from app.budgets.holds import MAX_WHY
+from app.budgets.limits import SPANS, USD_PATTERN
 from app.budgets.policy import Rung
+from app.budgets.scope import PATTERN as SCOPE_PATTERN
 from app.cache.wishes import TAG_PATTERN
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
@@ -59,6 +63,7 @@ def document(models: Models) -> Json:
             "/documents/{document_id}": _one_document(),
             "/cache": {"delete": _invalidate()},
             "/budgets": {"get": _operation("What the tenant and the key may spend and have spent", _ref("BudgetList"))},
+            "/budgets/{scope}/{span}": {"put": _set_budget()},
             "/health/live": {"get": _probe("The process answers", 200)},
             "/health/ready": {"get": _probe("Whether requests should be sent here", 200, 503)},
             PATH: {"get": _probe("This document", 200)},
@@ -184,6 +189,20 @@ def _invalidate() -> Json:
     return {**_operation(summary, {JSON: gone}), "parameters": [_in_query("tag", tag)]}
 
 
+def _set_budget() -> Json:
+    # `why` has to be printable and to say something: here only ASCII is promised to pass.
+    why = {"type": "string", "maxLength": MAX_WHY, "pattern": "^[ -~]*[!-~][ -~]*$"}
+    body = _object({"limit_usd": {"type": ["string", "null"], "pattern": f"^{USD_PATTERN}$"}, "why": why}, *FIELDS)
+    return {
+        **_operation("What a scope may spend from now on; takes an operator's key", _ref("Budget")),
+        "parameters": [
+            _in_path("scope", {"type": "string", "pattern": f"^({SCOPE_PATTERN})$"}),
+            _in_path("span", {"enum": [*SPANS]}),
+        ],
+        "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+    }
+
+
 def _probe(summary: str, *statuses: int) -> Json:
     answer = {"description": summary, "content": {JSON: {"schema": {"type": "object"}}}}
     # It needs no key, and passes the gate that the others wait at.
@@ -221,9 +240,15 @@ def _schemas() -> Json:
         "created_at": {"type": "integer"},
     }
     ends = {name: {"type": ["string", "null"]} for name in ("first_id", "last_id")}
+    pico = {
+        name: {"type": ["string", "null"], "pattern": "^-?[0-9]+$"}
+        for name in ("limit_pico", "spent_pico", "left_pico")
+    }
+    budget = {"scope": {"type": "string"}, "span": {"enum": [*SPANS]}, "window": {"type": "string"}, **pico}
     waiting = {"id": {"type": "string"}, "object": {"const": "deferred"}, "status": {"enum": [*STATUSES]}}
     lists = {
-        name: {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}} for name in ("Model", "Document")
+        name: {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+        for name in ("Model", "Document", "Budget")
     }
     return {
         "Error": _object({"error": inner}, "error"),
@@ -231,9 +256,10 @@ def _schemas() -> Json:
         "ModelList": _object({"object": {"const": "list"}, "data": lists["Model"]}, "object", "data"),
         "Deferred": {"type": "object", "properties": waiting, "required": [*waiting]},
         "Document": _object(kept, *kept),
+        "Budget": {"type": "object", "properties": budget, "required": [*budget, "held"]},
         "BudgetList": {
             "type": "object",
-            "properties": {"data": {"type": "array"}, "rung": {"enum": [rung.label for rung in Rung]}},
+            "properties": {"data": lists["Budget"], "rung": {"enum": [rung.label for rung in Rung]}},
             "required": ["object", "data", "rung", "meaning"],
         },
         "DocumentList": _object(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from app.budgets.__main__ import main
 from tests.app.conftest import CloudParts
 from tests.app.replica import Replica, prodkit_key, replica
 
@@ -54,6 +56,63 @@ def test_a_tenant_sees_its_own_budgets_and_nobody_elses(web: Replica, cloud: Clo
     assert mine["resets_at"].endswith("-01T00:00:00+00:00")
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 401), ("POST", 405)])
-def test_nobody_reads_without_a_key_and_nobody_writes_here(web: Replica, method: str, status: int) -> None:
-    assert web.send(method, "/budgets")[0] == status
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/budgets", 401), ("POST", "/budgets", 405), ("PUT", "/budgets/org/month", 401)],
+)
+def test_nobody_reads_or_sets_without_a_key(web: Replica, method: str, path: str, status: int) -> None:
+    assert web.send(method, path)[0] == status
+
+
+def put(web: Replica, key: str, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    status, _, answer = web.send("PUT", f"/budgets/{path}", headers=headers, body=json.dumps(body).encode())
+    return status, json.loads(answer)
+
+
+def test_an_operator_sets_a_budget_and_it_is_on_record_who_and_why(
+    web: Replica, cloud: CloudParts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tenant = f"t-{secrets.token_hex(4)}"
+    key, operator = prodkit_key(cloud, tenant), prodkit_key(cloud, "ops", role="admin")
+    wanted = {"limit_usd": "0.25", "why": "a trial"}
+    assert put(web, key, f"tenant:{tenant}/month", wanted)[1]["error"]["code"] == "not_allowed"
+    _, _, before = web.send("GET", "/budgets", headers={"authorization": f"Bearer {key}"})
+    assert json.loads(before)["data"][0]["limit"] is None
+    status, made = put(web, operator, f"tenant:{tenant}/month", wanted)
+    assert (status, made["limit_pico"], made["left_pico"], made["span"]) == (200, *("250000000000",) * 2, "month")
+    _, _, seen = web.send("GET", "/budgets", headers={"authorization": f"Bearer {key}"})
+    assert json.loads(seen)["data"][0]["limit"] == "$0.25"
+    assert put(web, operator, f"tenant:{tenant}/month", {"limit_usd": None, "why": "over"})[1]["limit"] is None
+    for name, value in {"AWS_ENDPOINT_URL": cloud.url, "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["log", "--table", "state", "--ledger-table", "ledger", "--most", "200"]) == 0
+    log = [line for line in capsys.readouterr().out.splitlines() if f"tenant:{tenant} " in line]
+    by = f"key {operator.split('_')[1]}"
+    assert sorted(line[line.index(by) :].split(maxsplit=2)[2] for line in log) == [
+        "a trial [month $0.25]",
+        "over [month none]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("acme/month", {"limit_usd": "1", "why": "x"}, 404, "write org, tenant:NAME"),
+        ("org/year", {"limit_usd": "1", "why": "x"}, 404, "for a month and for a day"),
+        ("org/day", [], 400, "must be JSON such as"),
+        ("org/day", {"limit_usd": "1"}, 400, "'why' is missing"),
+        ("org/day", {"limit_usd": "1", "why": " "}, 400, "say who or why"),
+        ("org/day", {"limit_usd": 1, "why": "x"}, 400, "a text in dollars or null"),
+        ("org/day", {"limit_usd": "-1", "why": "x"}, 400, "such as 50 or 0.25"),
+        ("org/day", {"limit_usd": "1", "why": "x", "by": "me"}, 400, "Unknown parameter: 'by'"),
+        ("org/day", {"limit_usd": "1", "why": "x" * 5_000}, 413, "longer than 4096 bytes"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused_with_the_fix(
+    web: Replica, cloud: CloudParts, path: str, body: object, status: int, said: str
+) -> None:
+    operator = prodkit_key(cloud, "ops", role="admin")
+    refused = put(web, operator, path, body)
+    assert refused[0] == status
+    assert said in refused[1]["error"]["message"]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -11,8 +15,11 @@ from app.budgets.control import CONTROL_KEY, ControlSource, Standing, read_contr
 from app.budgets.gate import BudgetGate
 from app.budgets.policy import Rung
 from app.budgets.scope import described, scope_of
+from app.budgets.window import Span, window_at
 from app.errors import ApiError
 from app.keys import Identity
+from app.ledger.item import Correct
+from app.ledger.table import LedgerTable
 from app.models import Models, default_document
 from app.observability.metrics import HELD_REQUESTS, Metrics
 from app.pipeline.endpoints import EMBEDDINGS, RESPONSES
@@ -164,6 +171,35 @@ def test_the_command_holds_shows_and_releases(run: Any) -> None:
     ]
 
 
+def test_the_command_sets_a_limit_and_says_who_did(run: Any, cloud: CloudParts) -> None:
+    scope = f"tenant:t-{secrets.token_hex(4)}"
+    ledger = ("--ledger-table", "ledger")
+    said = run("set", scope, "month", "0.5", "--why", "drill", "--dry-run", *ledger)[1]
+    assert said.startswith("would set: tenant t-")
+    assert run("set", scope, "month", "12.5", "--why", "a trial", "--by", "ops", *ledger)[0] == 0
+    assert run("set", scope, "day", "none", "--why", "over", "--by", "lead", *ledger)[0] == 0
+    log = [line.split() for line in run("log", "--most", "200", *ledger)[1].splitlines() if scope in line]
+    assert sorted(line[3:] for line in log) == [
+        ["lead", "over", "[day", "none]"],
+        ["ops", "a", "trial", "[month", "$12.50]"],
+    ]
+    item = cloud.client("dynamodb").get_item(
+        TableName="ledger", Key={"pk": {"S": "L"}, "sk": {"S": f"M#{scope}"}}, ConsistentRead=True
+    )["Item"]
+    assert item["limit"]["N"] == str(12_500_000_000_000), "to the pico-dollar"
+
+
+async def test_show_says_what_each_budget_has_spent(run: Any, aws: Aws) -> None:
+    tenant = f"t-{secrets.token_hex(4)}"
+    table = LedgerTable(aws, "ledger")
+    name = window_at(Span.MONTH, time.time(), UTC).name
+    await table.create(f"tenant:{tenant}", name, 10**12)
+    await table.step(f"tenant:{tenant}", name, Correct(1, 10**11))
+    shown = await asyncio.to_thread(run, "show", "--ledger-table", "ledger")
+    [line] = [line for line in shown[1].splitlines() if tenant in line]
+    assert line.split() == [f"tenant:{tenant}", name, "$1.00", "$0.10", "$0.00", "$0.00", "$0.90"]
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(run: Any) -> None:
     code, out, _ = run("hold", "org", "--why", "drill", "--dry-run")
     assert (code, out.startswith("would hold org")) == (0, True)
@@ -184,6 +220,10 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(run: Any) -> None:
         (["hold", "org", "--why", ""], "say who or why"),
         (["log", "--most", "0"], "not a whole number from 1 to 200"),
         (["drop"], "invalid choice"),
+        (["set", "org", "month", "5", "--why", "x"], "set PRODKIT_LEDGER_TABLE or give --ledger-table"),
+        (["set", "org", "year", "5", "--why", "x"], "invalid choice: 'year'"),
+        (["set", "org", "day", "-5", "--why", "x", "--ledger-table", "l"], "limit='-5' is no amount"),
+        (["set", "org", "day", "1e3", "--why", "x", "--ledger-table", "l"], "such as 50 or 0.25"),
         ([], "required"),
     ],
 )

@@ -176,7 +176,12 @@ async def test_where_the_money_ends_kept_answers_go_on_and_the_rest_is_refused_w
     refused = caught.value
     assert (refused.status, refused.code) == (429, "insufficient_quota")
     assert dict(refused.headers)["x-prodkit-budget-rung"] == "refused"
-    for part in (f"of {scope.replace(':', ' ')}", "(rung 'refused')", "starts anew at 20"):
+    for part in (
+        f"of {scope.replace(':', ' ')}",
+        "(rung 'refused')",
+        "starts anew at 20",
+        f"set {scope} month USD --why",
+    ):
         assert part in refused.message
 
 

@@ -141,7 +141,7 @@ async def test_an_alert_says_what_why_what_next_and_the_one_command(world: World
     assert "of $720.00 are spent" in why
     assert "the pace leads to" in why
     assert next_.startswith("What happens next: ")
-    assert act == "What you can do: raise it: python -m app.ledger limit tenant:acme M USD --why '...'"
+    assert act == "What you can do: raise it: python -m app.budgets set tenant:acme month USD --why '...'"
 
 
 async def test_each_thing_is_told_once_whichever_replica_looks(world: World) -> None:

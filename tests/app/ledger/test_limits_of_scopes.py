@@ -35,7 +35,7 @@ async def test_a_refusal_names_the_scope_the_reset_and_a_way_out(make: Made, pay
     error = await refusal(ledger.reserve(payer, WORST, "r"))
     assert f"daily budget of key {payer.key}" in error.message
     assert "2026-11-19T00:00:00" in error.message
-    assert f"`python -m app.ledger limit key:{payer.key} D`" in error.message
+    assert f"`python -m app.budgets set key:{payer.key} day USD --why '...'`" in error.message
     assert error.headers["x-should-retry"] == "false"
     assert error.type == "insufficient_quota"
 
@@ -48,7 +48,8 @@ async def test_a_scope_without_money_is_not_asked_for_by_every_request(make: Mad
     for _ in range(20):
         await refusal(ledger.reserve(payer, WORST, "r"))
     assert aws.written == before
-    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, 10**9, by="ada", why="raised")
+    other, _, _ = make()
+    await other.set_limit(f"tenant:{payer.tenant}", MONTHLY, 10**9, by="ada", why="raised elsewhere")
     clock.now += keeper.REFUSED_SECONDS
     await spend(ledger, payer, 10)
 
