@@ -112,12 +112,10 @@ class Answers:
         if place.fields:
             self.memory.put(place.key, entry, 0.0, self._clock())
 
-    async def keep(self, place: Place, token: str, entry: Entry) -> None:
-        """Store an answer for every replica. Never raises."""
-        try:
-            await self.store.keep(place, token, entry)
-        except ValkeyAwayError:
-            return
+    def keep(self, place: Place, token: str, entry: Entry) -> None:
+        """Hold an answer in this process, and store it for every replica. Never waits or raises."""
+        self.hold(place, entry)
+        self.store.keep(place, token, entry)
 
     async def release(self, place: Place, token: str, borrowed: Entry | None) -> None:
         """End a claim that led to nothing that is kept. Never raises."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.cache.entry import MAX_BODY_BYTES
 from app.errors import ApiError
@@ -37,14 +37,29 @@ class Landing:
 class Flight:
     """What the requests for one key share. `task` does the work; it is cancelled when nobody is interested any more."""
 
+    __slots__ = (
+        "_interested",
+        "_landing",
+        "_relay",
+        "_waiters",
+        "background",
+        "fingerprint",
+        "key",
+        "lead",
+        "leader",
+        "orphaned",
+        "remote",
+        "task",
+        "token",
+    )
+
     def __init__(self, key: str, token: str, leader: str, fingerprint: str, *, background: bool = False) -> None:
         """`leader` is the id of the key that pays; a `background` flight goes on without anybody waiting."""
         self.key = key
         self.token = token
         self.leader = leader
         self.fingerprint = fingerprint
-        self.relay = Relay()
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.lead: Lead | None = None
         """Of a stream, once it has begun."""
         self.remote = False
@@ -55,6 +70,19 @@ class Flight:
         self._interested = 0
         self._landing: Landing | ApiError | None = None
         self._waiters: list[asyncio.Future[None]] = []
+        self._relay: Relay | None = None
+
+    @property
+    def relay(self) -> Relay:
+        """The pieces of its stream; most answers are whole and have none."""
+        if self._relay is None:
+            self._relay = Relay()
+        return self._relay
+
+    @property
+    def open(self) -> bool:
+        """Whether one may join: what is too long to share has been let go."""
+        return self._relay is None or self._relay.shareable
 
     @property
     def wanted(self) -> bool:
@@ -66,29 +94,50 @@ class Flight:
         """Whether the leader's own caller is the only one who is interested."""
         return self._interested == 1 and not (self.orphaned or self.background or self.remote)
 
+    def led_by(self, task: asyncio.Task[Any] | None) -> None:
+        """The task of the leader's own request does the work: its caller waits as well, until it `abandoned` this."""
+        self.task = task
+        self._interested += 1
+
+    def abandoned(self) -> bool:
+        """The leader's caller has gone; whether nobody else wants what its task does."""
+        self._interested -= 1
+        return not self.wanted
+
     def land(self, landing: Landing | ApiError) -> None:
         """Let everybody who waits go on; the first landing counts."""
         if self._landing is None:
             self._landing = landing
             _wake(self._waiters)
 
-    async def landing(self) -> Landing:
+    def landed(self) -> Landing | None:
+        """What came of it; None while it flies. Raises the ApiError that it came to."""
+        landing = self._landing
+        if isinstance(landing, ApiError):
+            raise landing
+        return landing
+
+    def end(self) -> None:
+        """Nothing more comes of it, landed or not."""
+        if self._landing is None:
+            self.land(ApiError("upstream_incomplete", "The answer was given up; try again."))
+        if self._relay is not None:
+            self._relay.end()
+
+    async def landing(self, *, counted: bool = False) -> Landing:
         """What came of it; raises the ApiError that it came to. A stream's caller reads it by a `Reader`.
 
         Being cancelled ends one's own interest, and the flight when it was the last; then the flight's end is waited
-        for, so that what was used is accounted.
+        for, so that what was used is accounted. The leader's interest is `counted` already.
         """
-        self._interested += 1
+        if not counted:
+            self._interested += 1
         stays = False
         try:
-            if self._landing is None:
+            while (landing := self.landed()) is None:
                 waiter = asyncio.get_running_loop().create_future()
                 self._waiters.append(waiter)
                 await waiter
-            landing = self._landing
-            assert landing is not None
-            if isinstance(landing, ApiError):
-                raise landing
             stays = landing.entry is None
             return landing
         except asyncio.CancelledError:

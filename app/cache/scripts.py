@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from app.valkey.client import Script, ValkeyRefusedError
-
-if TYPE_CHECKING:
-    from app.valkey.client import Valkey
+from app.valkey.client import Script
 
 FORMAT = "4"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"
@@ -20,19 +15,6 @@ EVENTS_KEPT = 10_000
 MOST_TAGS = 100_000
 """Invalidated tags that are remembered, of all tenants. One more begins a new generation: every answer is a miss."""
 INBOX_SECONDS = 60
-
-
-class Lua(Script):
-    """A script over several keys of one slot."""
-
-    async def at(self, valkey: Valkey, keys: tuple[str, ...], *arguments: str | bytes | int) -> Any:
-        """The script's answer; raises ValkeyAwayError."""
-        try:
-            return await valkey.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
-        except ValkeyRefusedError as error:  # a server that took over, or was flushed, since the scripts were sent
-            if error.code != "NOSCRIPT":
-                raise
-        return await valkey.call("EVAL", self.source, len(keys), *keys, *arguments)
 
 
 _FRESH_ID = """
@@ -63,7 +45,7 @@ end
 
 # Keys of the next four: EPOCHS, EVENTS, REPLICAS.
 
-JOIN = Lua(
+JOIN = Script(
     _FRESH_ID
     + """
 -- replica, '1' when it has seen events that this server has not: what they said is lost, so nothing kept is trusted
@@ -76,7 +58,7 @@ return {seen, current}
 """
 )
 
-SYNC = Lua(
+SYNC = Script(
     """
 -- replica, the last event it has applied
 local function before(one, other)
@@ -98,7 +80,7 @@ return {'ok', events, redis.call('HGETALL', KEYS[3])}
 """
 )
 
-BUMP = Lua(
+BUMP = Script(
     _FRESH_ID
     + """
 -- field; answers the id of the event, what each replica has seen, and whether there may be more of them
@@ -111,7 +93,7 @@ return {id, redis.call('HGETALL', KEYS[3]), more and 1 or 0}
 """.replace("MOST_TAGS", str(MOST_TAGS))
 )
 
-LOAD = Lua(
+LOAD = Script(
     _FRESH_ID
     + """
 -- fields: the epoch of each
@@ -122,7 +104,7 @@ return found
 """
 )
 
-FORGET = Lua(
+FORGET = Script(
     """
 -- replica and what it was seen to say: gone, unless it has said something since
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
@@ -134,7 +116,7 @@ return 0
 # request's fingerprint, `j` = another replica waits, `d` = over without an answer to keep, `f` = what there is instead.
 # The second key is the text of a stream so far.
 
-CLAIM = Lua(
+CLAIM = Script(
     """
 -- token, replica, milliseconds, fingerprint, '1' to ask although there is an answer
 local found = redis.call('HMGET', KEYS[1], 'v', 't', 'o', 'b', 'd')
@@ -152,7 +134,7 @@ return {'lead'}
 """
 )
 
-TAKE_OVER = Lua(
+TAKE_OVER = Script(
     """
 -- the dead one's token, token, replica, milliseconds
 if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return 0 end
@@ -164,7 +146,7 @@ return 1
 """
 )
 
-KEEP = Lua(
+KEEP = Script(
     """
 -- token, answer, milliseconds, fingerprint: nothing when another asks by now
 local token = redis.call('HGET', KEYS[1], 't')
@@ -176,7 +158,7 @@ return 1
 """
 )
 
-RELEASE = Lua(
+RELEASE = Script(
     """
 -- token, what the others get instead of an answer to keep, milliseconds
 local found = redis.call('HMGET', KEYS[1], 't', 'j', 'v')
@@ -193,7 +175,7 @@ return 1
 """
 )
 
-PUBLISH = Lua(
+PUBLISH = Script(
     """
 -- token, text, milliseconds: -1 when another asks by now
 if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return -1 end
@@ -203,7 +185,7 @@ return size
 """
 )
 
-FOLLOW = Lua(
+FOLLOW = Script(
     """
 -- token, bytes already read
 local found = redis.call('HMGET', KEYS[1], 'v', 't', 'o', 'd', 'f')
@@ -215,7 +197,7 @@ return {'wait', redis.call('GETRANGE', KEYS[2], ARGV[2], -1)}
 """
 )
 
-TELL = Lua(
+TELL = Script(
     """
 -- a question's key, the token of who asks it
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', '1000', '*', 'key', ARGV[1], 'token', ARGV[2])

@@ -33,7 +33,7 @@ class Claim:
 
 
 class Store:
-    """Every method is one round trip, bounded by the client, and raises ValkeyAwayError."""
+    """Every method but `keep` is one round trip, bounded by the client, and raises ValkeyAwayError."""
 
     def __init__(self, valkey: Valkey, replica: str) -> None:
         self._valkey = valkey
@@ -43,14 +43,14 @@ class Store:
         """The answer, or who asks for it, or the right to ask; `anew` asks although there is an answer."""
         key, keys = place.key, _keys(place)
         arguments = (token, self._replica, milliseconds, place.fingerprint, int(anew))
-        answer = await CLAIM.at(self._valkey, keys, *arguments)
+        answer = await CLAIM.call(self._valkey, keys, *arguments)
         if answer[0] == b"answer":
             entry = decode(key, answer[1])
             if entry is not None:
                 return Claim(entry, fingerprint=answer[2].decode())
             # Damaged, or put there by somebody else: as good as nothing.
             await self._valkey.call("DEL", key)
-            answer = await CLAIM.at(self._valkey, keys, *arguments)
+            answer = await CLAIM.call(self._valkey, keys, *arguments)
             if answer[0] == b"answer":
                 raise ValkeyAwayError("a damaged answer came back")
         if answer[0] == b"busy":
@@ -59,12 +59,12 @@ class Store:
 
     async def take_over(self, place: Place, dead: str, token: str, milliseconds: int) -> bool:
         """Ask in the place of a dead replica; False when another one does already."""
-        answer = await TAKE_OVER.at(self._valkey, _keys(place), dead, token, self._replica, milliseconds)
+        answer = await TAKE_OVER.call(self._valkey, _keys(place), dead, token, self._replica, milliseconds)
         return bool(answer == 1)
 
     async def follow(self, place: Place, token: str, read: int) -> Claim:
         """What came of the claim `token`, or who has it now; with the text after the first `read` bytes."""
-        answer = await FOLLOW.at(self._valkey, _keys(place), token, read)
+        answer = await FOLLOW.call(self._valkey, _keys(place), token, read)
         what = answer[0]
         if what == b"answer":
             entry = decode(place.key, answer[1])
@@ -76,29 +76,28 @@ class Store:
         borrowed = decode(place.key, answer[1]) if what == b"over" and answer[1] else None
         return Claim(borrowed, over=True)
 
-    async def keep(self, place: Place, token: str, entry: Entry) -> bool:
-        """Store an answer and end the claim; False when another replica has the claim, or the answer is too long."""
+    def keep(self, place: Place, token: str, entry: Entry) -> None:
+        """Store an answer and end the claim, waiting for nothing; not when another replica has the claim by now."""
         if len(entry.body) > MAX_BODY_BYTES:
-            await self.release(place, token, None)
-            return False
+            RELEASE.post(self._valkey, _keys(place), token, b"", BORROWED_MILLISECONDS)
+            return
         milliseconds = int(1000 * (entry.fresh_seconds + entry.stale_seconds + entry.spare_seconds))
         value = encode(place.key, entry)
-        answer = await KEEP.at(self._valkey, _keys(place), token, value, max(1, milliseconds), place.fingerprint)
-        return bool(answer == 1)
+        KEEP.post(self._valkey, _keys(place), token, value, max(1, milliseconds), place.fingerprint)
 
     async def release(self, place: Place, token: str, borrowed: Entry | None) -> None:
         """End the claim without an answer to keep; those who wait get `borrowed`, or ask themselves."""
         value = encode(place.key, borrowed) if borrowed and len(borrowed.body) <= MAX_BODY_BYTES else b""
-        await RELEASE.at(self._valkey, _keys(place), token, value, BORROWED_MILLISECONDS)
+        await RELEASE.call(self._valkey, _keys(place), token, value, BORROWED_MILLISECONDS)
 
     async def publish(self, place_key: str, token: str, text: bytes) -> bool:
         """Add to the text of a stream for those who follow it; False when the claim is lost."""
         keys = (place_key, place_key + TEXT)
-        return bool(await PUBLISH.at(self._valkey, keys, token, text, INBOX_SECONDS * 1000) != -1)
+        return bool(await PUBLISH.call(self._valkey, keys, token, text, INBOX_SECONDS * 1000) != -1)
 
     async def tell(self, owner: str, key: str, token: str) -> None:
         """Tell the replica that asks that this one hears its stream."""
-        await TELL.at(self._valkey, (inbox(owner),), key, token)
+        await TELL.call(self._valkey, (inbox(owner),), key, token)
 
 
 TEXT = ":text"

@@ -73,7 +73,7 @@ class Watch:
         # Not by cancelling a read that blocks: redis-py would leave its connection half used.
         self._stopping = True
         with contextlib.suppress(ValkeyAwayError):
-            await TELL.at(self._valkey, (inbox(self.replica),), "", "")
+            await TELL.call(self._valkey, (inbox(self.replica),), "", "")
         await asyncio.wait([task], timeout=STOP_SECONDS)
         task.cancel()
         self.epochs.start("0-0")
@@ -95,7 +95,7 @@ class Watch:
         missing = self.epochs.missing(fields)
         asked_in = self.epochs.round
         try:
-            values = await LOAD.at(self._valkey, SHARED_KEYS, *missing)
+            values = await LOAD.call(self._valkey, SHARED_KEYS, *missing)
         except ValkeyAwayError:
             return None
         for field, value in zip(missing, values, strict=True):
@@ -110,7 +110,7 @@ class Watch:
         """
         field = field_of(tenant, tag)
         try:
-            event_id, replicas, more = await BUMP.at(self._valkey, SHARED_KEYS, field)
+            event_id, replicas, more = await BUMP.call(self._valkey, SHARED_KEYS, field)
         except ValkeyAwayError:
             raise ApiError(
                 "service_unavailable",
@@ -143,7 +143,7 @@ class Watch:
                     waiting = {name: said[name] for name in waiting if name in said}
         for name, said_last in waiting.items():
             with contextlib.suppress(ValkeyAwayError):
-                await FORGET.at(self._valkey, (REPLICAS,), name, said_last)
+                await FORGET.call(self._valkey, (REPLICAS,), name, said_last)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -160,7 +160,7 @@ class Watch:
 
     async def _join(self, *, lost: bool) -> None:
         asked_at = self._clock()
-        seen, _ = await JOIN.at(self._valkey, SHARED_KEYS, self.replica, int(lost))
+        seen, _ = await JOIN.call(self._valkey, SHARED_KEYS, self.replica, int(lost))
         self.epochs.start(seen.decode())
         self.epochs.renew(asked_at)
         self._joined = True
@@ -203,7 +203,7 @@ class Watch:
         """Say what was seen, and take what came since. May run twice at once: what is answered twice counts once."""
         while True:
             asked_at, seen = self._clock(), self.epochs.seen
-            answer = await SYNC.at(self._valkey, SHARED_KEYS, self.replica, seen)
+            answer = await SYNC.call(self._valkey, SHARED_KEYS, self.replica, seen)
             if self.epochs.seen != seen:
                 continue
             if answer[0] != b"ok":

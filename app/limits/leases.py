@@ -176,7 +176,7 @@ class Leases:
         self.calls += 1
         again = []
         try:
-            answers = await LEASE.call_many(self._valkey, [scope.key for scope in scopes], arguments)
+            answers = await LEASE.call(self._valkey, [scope.key for scope in scopes], *arguments)
             for scope, answer in zip(scopes, answers, strict=True):
                 if scope.accept(answer, self._clock()):
                     again.append(scope)

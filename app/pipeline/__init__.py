@@ -60,14 +60,35 @@ class Pipeline:
         self._merger = Merger(self._ask_merged, services.metrics)
         self.desk = Desk(services)
         """For requests that may wait."""
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
         self._look_up = LookUp(services, self._produce, self._later, self._write)
 
-    async def run(self, call: Call) -> Reply:
+    def run(self, call: Call) -> Coroutine[Any, Any, Reply]:
         """Answer one call; raises ApiError before the first byte, and only then. One log line for each call.
 
         An error answer of OpenAI is a Reply with its status. Cancelling closes the upstream connection and accounts.
+        The task of an HTTP request, whose record the call has, is cancelled only when `Call.left` says so.
         """
+        return self._run(call) if call.record is not None else self._run_apart(call)
+
+    async def _run_apart(self, call: Call) -> Reply:
+        """Answer a call of this process in a task of its own: it may have to go on when its caller has left."""
+        task = asyncio.get_running_loop().create_task(self._run(call))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done() and call.left():
+                task.cancel()
+                await asyncio.wait([task])
+            if task.done() and not task.cancelled() and task.exception() is None:
+                body = task.result().body
+                if not isinstance(body, bytes):
+                    await body.aclose()
+            raise
+
+    async def _run(self, call: Call) -> Reply:
         record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         try:
             reply = await self._answer(call, record)

@@ -57,29 +57,43 @@ class Flights:
         self._flights: dict[str, Flight] = {}
 
     async def board(self, work: Work, place: Place, *, shared: bool = True) -> Reply:
-        """Join the flight for a place, or begin it; `shared` = with the other replicas. Raises ApiError."""
-        record = work.record
-        while True:
-            flight = self._flights.get(place.key)
-            leads = flight is None or not flight.relay.shareable
-            if flight is None or leads:
-                flight = self._begin(work, place, shared=shared)
-            elif flight.fingerprint != place.fingerprint:
+        """Join the flight for a place, or lead it; `shared` = with the other replicas. Raises ApiError.
+
+        Who leads asks in the task of its own request, which may have to go on when its caller has left: others wait for
+        the answer. So `Call.left` is asked before that task is cancelled.
+        """
+        while (flight := self._flights.get(place.key)) is not None and flight.open:
+            if flight.fingerprint != place.fingerprint:
                 raise _reused()
             try:
                 landing = await flight.landing()
-            except asyncio.CancelledError:
-                if leads and flight.wanted and not record.told:
-                    record.left(draining=self._services.draining)
-                    record.told = flight.orphaned = True  # its line is written when the flight has ended
-                raise
             except ApiError as error:
                 # The leader's own limits are no reason to refuse somebody else.
-                if leads or error.domain is not Domain.POLICY or flight.leader == work.call.identity.key_id:
+                if error.domain is not Domain.POLICY or flight.leader == work.call.identity.key_id:
                     raise
                 self._forget(flight)
                 continue
-            return self._reply(flight, landing, work, leads=leads)
+            return self._joined(flight, landing, work)
+        flight, call, record = self._begin(work, place), work.call, work.record
+        flight.led_by(asyncio.current_task())
+        call.on_left = partial(self._left, flight, record)
+        await self._fly(flight, work, place, shared=shared)
+        call.on_left = None
+        if flight.orphaned:
+            raise asyncio.CancelledError
+        try:
+            landing = flight.landed() or await flight.landing(counted=True)
+        except asyncio.CancelledError:
+            if flight.wanted:
+                self._orphan(flight, record)
+            raise
+        if landing.state != MISS:
+            return self._joined(flight, landing, work)
+        assert landing.headers is not None
+        if landing.entry is not None:
+            return Reply(landing.status, landing.headers, landing.entry.body)
+        assert flight.lead is not None
+        return Reply(landing.status, landing.headers, flight.lead.take())
 
     def refresh(self, work: Work, place: Place) -> None:
         """Make a stale answer new for those who ask next, unless somebody does. It has a line of its own in the log."""
@@ -88,34 +102,41 @@ class Flights:
         record = Record(f"{work.call.request_id}-refresh", work.call.endpoint, work.call.identity)
         record.planned(work.plan)
         payment = Payment(self._services.ledger, work.call, record)
-        flight = self._begin(Work(work.call, record, work.plan, place, payment), place, shared=True, background=True)
+        again = Work(work.call, record, work.plan, place, payment)
+        flight = self._begin(again, place, background=True)
         record.told = flight.orphaned = True
+        flight.task = self._later(self._fly(flight, again, place, shared=True))
 
-    def _begin(self, work: Work, place: Place, *, shared: bool, background: bool = False) -> Flight:
+    def _begin(self, work: Work, place: Place, *, background: bool = False) -> Flight:
         if work.record.cache is None:
             work.record.cache = MISS
-        flight = Flight(
-            place.key, self._answers.token(), work.call.identity.key_id, place.fingerprint, background=background
-        )
+        leader = work.call.identity.key_id
+        flight = Flight(place.key, self._answers.token(), leader, place.fingerprint, background=background)
         self._flights[place.key] = flight
-        flight.task = self._later(self._fly(flight, work, place, shared=shared))
         return flight
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
-    def _reply(self, flight: Flight, landing: Landing, work: Work, *, leads: bool) -> Reply:
-        """What the flight came to, for one of its callers."""
+    def _left(self, flight: Flight, record: Record) -> bool:
+        """The caller of the request that leads has gone; whether its work ends with that."""
+        if flight.abandoned():
+            self._forget(flight)  # nobody joins what is being given up
+            return True
+        self._orphan(flight, record)
+        return False
+
+    def _orphan(self, flight: Flight, record: Record) -> None:
+        """The leader's caller has gone: the line of its request is written when the flight has ended."""
+        if not record.told:
+            record.left(draining=self._services.draining)
+            record.told = flight.orphaned = True
+
+    def _joined(self, flight: Flight, landing: Landing, work: Work) -> Reply:
+        """What the flight came to, for a caller who asked nothing of OpenAI."""
         record, entry = work.record, landing.entry
-        made = landing.state == MISS
-        if made and leads:
-            assert landing.headers is not None
-            if entry is not None:
-                return Reply(landing.status, landing.headers, entry.body)
-            assert flight.lead is not None
-            return Reply(landing.status, landing.headers, flight.lead.take())
-        state = JOIN if made else landing.state
+        state = JOIN if landing.state == MISS else landing.state
         work.payment.cached(work.plan, Outcome.JOINED if state == JOIN else Outcome.CACHED)
         if entry is not None:
             return kept(record, Found(entry, state, landing.age))
@@ -130,14 +151,23 @@ class Flights:
             flight.lead.share()
         return Reply(200, [("content-type", sse.MEDIA_TYPE), *own_headers(record)], Reader(flight, ended))
 
-    async def _fly(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> None:
-        """The whole of a flight, but for a stream that has begun; callers learn from its landing."""
-        claimed, streams = shared, False
+    async def _fly(self, flight: Flight, work: Work, place: Place, *, shared: bool, claim: Claim | None = None) -> None:
+        """A flight, but for a stream that has begun; raises nothing but cancellation.
+
+        A stream that another replica asks for is followed in a task of its own, by its `claim`.
+        """
+        claimed, ended = shared, True
         try:
-            if shared and await self._settled(flight, work, place):
+            if claim is None and shared:
+                claim = await self._claim(flight, work, place)
+                if place.stream and claim is not None and claim.token != flight.token:
+                    claimed = ended = False
+                    flight.task = self._later(self._fly(flight, work, place, shared=True, claim=claim))
+                    return
+            if claim is not None and claim.token != flight.token and await self._settled(flight, work, place, claim):
                 claimed = False
                 return
-            streams = await self._lead(flight, work, place, shared=shared)
+            ended = await self._ask(flight, work, place, shared=shared)
             claimed = False
         except ApiError as error:
             if flight.background:
@@ -149,72 +179,81 @@ class Flights:
                 ApiError("internal_error", f"Something went wrong here; report it with {work.call.request_id}.")
             )
         finally:
-            if not streams:
-                flight.land(ApiError("upstream_incomplete", "The answer was given up; try again."))
-                flight.relay.end()
-                self._forget(flight)
-                if claimed:
-                    self._later(self._answers.release(place, flight.token, None))
-                self._write_orphan(flight, work)
+            if ended:
+                self._end(flight, work, place, claimed=claimed)
 
-    async def _lead(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> bool:
-        """Ask, share what comes, and keep it when it may be kept. True = it is a stream, which has only begun."""
+    async def _claim(self, flight: Flight, work: Work, place: Place) -> Claim | None:
+        """What Valkey says of the question; None when it says nothing."""
+        try:
+            return await self._answers.store.claim(place, flight.token, self._longest(work), anew=flight.background)
+        except ValkeyAwayError:
+            return None
+
+    async def _ask(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> bool:
+        """Ask OpenAI, share what comes, keep it when it may be kept. False = a stream, which has only begun."""
         reply = await self._produce(work)
         if not isinstance(reply.body, bytes):
             assert isinstance(reply.body, MeteredStream)
             on_end = partial(self._streamed, flight, work, place, shared)
+            flight.task = None  # there is none until somebody joins
             flight.lead = Lead(flight, reply.body, later=self._later, on_end=on_end)
             if not flight.alone:
                 flight.lead.share()
             flight.land(Landing(MISS, None, reply.headers))
-            return True
-        good = work.complete or (place.fingerprint != "" and reply.status == 200)
-        entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
-        landing = Landing(MISS, entry, reply.headers, reply.status)
-        if good and shared:
-            self._answers.hold(place, entry)
-            flight.land(landing)
-            await self._answers.keep(place, flight.token, entry)
             return False
-        # Released before anybody learns of it: whoever tries again must not meet the same answer.
+        entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
         if shared:
-            await self._answers.release(place, flight.token, entry)
+            good = work.complete or (place.fingerprint != "" and reply.status == 200)
+            await self._over(flight, place, entry, good=good)
+        # Forgotten before anybody learns of it: whoever tries again must not meet the same answer.
         self._forget(flight)
-        flight.land(landing)
-        return False
+        flight.land(Landing(MISS, entry, reply.headers, reply.status))
+        return True
+
+    async def _over(self, flight: Flight, place: Place, entry: Entry, *, good: bool) -> None:
+        """End the claim: an answer that is good is kept, any other is for those who wait already."""
+        if good:
+            self._answers.keep(place, flight.token, entry)
+        else:
+            await self._answers.release(place, flight.token, entry)
 
     def _streamed(self, flight: Flight, work: Work, place: Place, shared: bool, whole: bool) -> None:
         """A stream has ended, as a `whole` or not: keep it when it may be kept."""
         relay = flight.relay
         relay.end()
         self._write_orphan(flight, work)
-        if not shared:
-            self._forget(flight)
-            return
         entry = None
-        if whole and relay.shareable:
+        if shared and whole and relay.shareable:
             entry = self._answers.made(place, relay.text(), work.plan.model.name)
         if work.complete and entry is not None:
-            self._answers.hold(place, entry)
-            self._later(self._file(flight, self._answers.keep(place, flight.token, entry)))
-        else:
-            self._later(self._file(flight, self._answers.release(place, flight.token, entry)))
-
-    async def _file(self, flight: Flight, told: Coroutine[Any, Any, None]) -> None:
-        """Who asks until the store has been told is one of the flight."""
-        await told
+            self._answers.keep(place, flight.token, entry)
+        elif shared:
+            self._later(self._released(flight, place, entry))
+            return
         self._forget(flight)
+
+    async def _released(self, flight: Flight, place: Place, entry: Entry | None) -> None:
+        """Who asks until the store has been told is one of the flight."""
+        await self._answers.release(place, flight.token, entry)
+        self._forget(flight)
+
+    def _end(self, flight: Flight, work: Work, place: Place, *, claimed: bool) -> None:
+        """Nobody waits for a flight any more, however it ended."""
+        flight.end()
+        self._forget(flight)
+        if claimed:
+            self._later(self._answers.release(place, flight.token, None))
+        self._write_orphan(flight, work)
 
     def _write_orphan(self, flight: Flight, work: Work) -> None:
         if flight.orphaned and work.record.status is not None:
             work.record.told = False
             self._write(work.record)
 
-    async def _settled(self, flight: Flight, work: Work, place: Place) -> bool:
-        """Whether there is nothing to ask: an answer was kept, or another replica asks. False = this one shall."""
+    async def _settled(self, flight: Flight, work: Work, place: Place, claim: Claim) -> bool:
+        """Whether there is nothing to ask: an answer was kept, or another replica asked. False = this one shall."""
         store, milliseconds = self._answers.store, self._longest(work)
         try:
-            claim = await store.claim(place, flight.token, milliseconds, anew=flight.background)
             while True:
                 if claim.fingerprint != place.fingerprint:
                     raise _reused()

@@ -133,8 +133,7 @@ class LookUp:
         reply = await self._produce(work)
         if isinstance(reply.body, bytes) and work.complete:
             entry = self._answers.made(place, reply.body, work.plan.model.name)
-            self._answers.hold(place, entry)
-            self._later(self._answers.keep(place, self._answers.token(), entry))
+            self._answers.keep(place, self._answers.token(), entry)
         return reply
 
     async def _only_if_cached(self, work: Work, place: Place) -> Reply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +41,12 @@ class Call:
     """Of the HTTP request, to be filled and written; None for a call that is none: the pipeline makes its own."""
     parent: Record | None = None
     """Of the HTTP request that makes this call to answer: its line counts for what came from outside, not this one."""
+    on_left: Callable[[], bool] | None = None
+    """Set by the pipeline while others may wait for what this call asks."""
+
+    def left(self) -> bool:
+        """Its caller has gone; whether the task that answers it is to be cancelled, or goes on for others."""
+        return self.on_left is None or self.on_left()
 
 
 @dataclass(slots=True)

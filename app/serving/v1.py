@@ -72,8 +72,8 @@ class V1:
         body = await read_body(receive, headers.get("content-length"))
         record.phases.receive_seconds = time.perf_counter() - waited
         reply: Reply | None = None
-        async with until_disconnect(receive):
-            call = Call(path, body, record.identity, record.request_id, headers, record)
+        call = Call(path, body, record.identity, record.request_id, headers, record)
+        async with until_disconnect(receive, call.left):
             reply = await self._pipeline_of().run(call)
         if reply is None:
             return
@@ -202,9 +202,9 @@ async def read_body(receive: Receive, content_length: str | None) -> bytes:
 class UntilDisconnect:
     """An `async with` block that ends early and in silence when the client goes away: nobody waits any more."""
 
-    def __init__(self, receive: Receive) -> None:
-        """`receive` is the request's own, its body already read."""
+    def __init__(self, receive: Receive, on_gone: Callable[[], bool]) -> None:
         self._receive = receive
+        self._on_gone = on_gone
         self._gone = False
 
     async def __aenter__(self) -> None:
@@ -230,12 +230,17 @@ class UntilDisconnect:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone = True
-        self._task.cancel()
+        if self._on_gone():
+            self._task.cancel()
 
 
-def until_disconnect(receive: Receive) -> UntilDisconnect:
-    """A block for work that only the client of a request waits for."""
-    return UntilDisconnect(receive)
+def until_disconnect(receive: Receive, on_gone: Callable[[], bool] = lambda: True) -> UntilDisconnect:
+    """A block for work that the client of a request waits for.
+
+    `receive` is the request's own, its body already read. `on_gone` is asked when the client has gone: False = the work
+    goes on, as somebody else waits for it.
+    """
+    return UntilDisconnect(receive, on_gone)
 
 
 async def send_error(send: Send, error: ApiError, record: Record) -> None:

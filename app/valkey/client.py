@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import logging
 import ssl
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.settings import Settings
 from app.valkey.cache_token import token_provider
-from app.valkey.lane import Lane, LaneFullError, Part, ReplyError, open_lane
+from app.valkey.lane import Command, Lane, LaneFullError, Part, ReplyError, open_lane
 
 if TYPE_CHECKING:
     from app.aws import Aws
 
 T = TypeVar("T")
-Command = tuple[Part, ...]
 log = logging.getLogger(__name__)
 
 OPERATION_SECONDS = 0.2
@@ -41,12 +39,17 @@ class ValkeyRefusedError(ValkeyAwayError):
         self.code = code
 
 
+_sources: dict[str, str] = {}
+"""Of every script, by its hash."""
+
+
 class Script:
     """A Lua script that is sent once and then called by its hash."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self._hash = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        _sources[self._hash] = source
 
     async def run(self, client: Any, key: str, *arguments: str | int | float) -> Any:
         """The script's answer for one key; one key, so it works in a cluster."""
@@ -57,18 +60,13 @@ class Script:
         except NoScriptError:  # a server that took over, or was flushed, since the scripts were sent
             return await client.eval(self.source, 1, key, *arguments)
 
-    async def call(self, valkey: Valkey, key: str, *arguments: str | int | float) -> Any:
-        """The same on the connection that all share; raises ValkeyAwayError."""
-        return await self.call_many(valkey, [key], arguments)
+    def call(self, valkey: Valkey, keys: Sequence[str], *arguments: Part) -> Coroutine[Any, Any, Any]:
+        """The script's answer for keys of one hash slot, on the connection that all share; raises ValkeyAwayError."""
+        return valkey.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
 
-    async def call_many(self, valkey: Valkey, keys: Sequence[str], arguments: Sequence[str | int | float]) -> Any:
-        """The script's answer for several keys of one hash slot; raises ValkeyAwayError."""
-        try:
-            return await valkey.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
-        except ValkeyRefusedError as error:
-            if error.code != "NOSCRIPT":
-                raise
-        return await valkey.call("EVAL", self.source, len(keys), *keys, *arguments)
+    def post(self, valkey: Valkey, keys: Sequence[str], *arguments: Part) -> None:
+        """Run it when nobody needs its answer, as `Valkey.post`."""
+        valkey.post("EVALSHA", self._hash, len(keys), *keys, *arguments)
 
 
 class Valkey:
@@ -150,6 +148,8 @@ class Valkey:
                 return await self._by_client(command)
             if error.asks is not None:
                 return await self._ask(*error.asks, command)
+            if error.code == "NOSCRIPT":  # a server that took over, or was flushed, since the scripts were sent
+                return await self.call("EVAL", _sources[str(command[1])], *command[2:])
             if error.away:
                 self._pause(error)
             raise ValkeyRefusedError(error.code) from error
@@ -166,7 +166,7 @@ class Valkey:
             if lane is None:
                 self._post_slowly(command)
             else:
-                lane.send(command).add_done_callback(functools.partial(self._posted, command))
+                lane.post(command, self._refused)
 
     async def stop(self) -> None:
         """Close every connection; operations fail from now on. Safe to call twice."""
@@ -174,7 +174,7 @@ class Valkey:
         self._reachable = False
         if self._prober is not None:
             await self._prober  # not cancelled: a connection half made would be left open
-        unanswered = [*self._tasks, *(lane.last for lane in self._lanes.values() if lane.last is not None)]
+        unanswered = [*self._tasks, *filter(None, [lane.drained() for lane in self._lanes.values()])]
         if unanswered:
             await asyncio.wait(unanswered, timeout=OPERATION_SECONDS)
         await self._disconnect()
@@ -211,13 +211,10 @@ class Valkey:
         except Exception as error:
             raise ValkeyAwayError("Valkey is away") from error
 
-    def _posted(self, command: Command, answer: asyncio.Future[Any]) -> None:
-        error = None if answer.cancelled() else answer.exception()
-        if not isinstance(error, ReplyError):
-            return
+    def _refused(self, command: Command, error: ReplyError) -> None:
         if error.away:
             self._pause(error)
-        elif error.moved or error.asks:
+        elif error.moved or error.asks or error.code == "NOSCRIPT":
             self._post_slowly(command)
 
     def _post_slowly(self, command: Command) -> None:

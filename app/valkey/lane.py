@@ -14,6 +14,9 @@ from hiredis import ProtocolError, Reader, pack_command
 
 Part = str | bytes | int | float
 """One part of a command; it goes over the wire as text or as the bytes it is."""
+Command = tuple[Part, ...]
+Refused = Callable[[Command, "ReplyError"], object]
+"""Is told of a command and the server's no to it."""
 
 MAX_WAITING = 8_192
 """Commands without an answer; the next is turned away, not queued."""
@@ -67,20 +70,28 @@ class Lane(asyncio.Protocol):
         self._on_lost: Callable[[Lane, Exception], object] | None = on_lost
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(protocolError=ProtocolError, replyError=ReplyError)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any] | None, float, Refused | None, Command]] = deque()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._watching = False
-        self._late: asyncio.Future[Any] | None = None
+        self._late: object = None
         self._transport: asyncio.Transport | None = None
 
-    @property
-    def last(self) -> asyncio.Future[Any] | None:
-        """The answer to come last, as things stand; None when all have come."""
-        return self._waiting[-1][0] if self._waiting else None
+    def drained(self) -> asyncio.Future[Any] | None:
+        """Done when all that was sent is answered; None when it is."""
+        return self.send(("PING",)) if self._waiting and self._transport is not None else None
 
-    def send(self, command: tuple[Part, ...]) -> asyncio.Future[Any]:
-        """The answer to come; raises LaneFullError. An error that the server answers is a ReplyError."""
+    def send(self, command: Command) -> asyncio.Future[Any]:
+        """The answer to come; raises LaneFullError and OSError. An error that the server answers is a ReplyError."""
+        answer = self._loop.create_future()
+        self._queue(command, answer, None)
+        return answer
+
+    def post(self, command: Command, refused: Refused) -> None:
+        """Send what needs no answer; `refused` is called when that is an error. Raises as `send`."""
+        self._queue(command, None, refused)
+
+    def _queue(self, command: Command, answer: asyncio.Future[Any] | None, refused: Refused | None) -> None:
         transport = self._transport
         if transport is None:
             raise ConnectionError("the connection is closed")
@@ -93,12 +104,10 @@ class Lane(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
         self._unsent_bytes += len(packed)
-        answer = self._loop.create_future()
-        self._waiting.append((answer, self._loop.time()))
+        self._waiting.append((answer, self._loop.time(), refused, command))
         if not self._watching:
             self._watching = True
             self._loop.call_later(self._seconds, self._watch)
-        return answer
 
     def close(self) -> None:
         """Close at once; what waits fails, nobody is told."""
@@ -115,10 +124,14 @@ class Lane(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not False:
-                answer = waiting.popleft()[0]
-                if answer.done():  # nobody waits any more
+                answer, _, refused, command = waiting.popleft()
+                failed = isinstance(reply, ReplyError)
+                if answer is None:
+                    if failed and refused is not None:
+                        refused(command, reply)
+                elif answer.done():  # nobody waits any more
                     continue
-                if isinstance(reply, ReplyError):
+                elif failed:
                     _fail(answer, reply)
                 else:
                     answer.set_result(reply)
@@ -140,8 +153,8 @@ class Lane(asyncio.Protocol):
         waiting = self._waiting
         if not waiting or self._transport is None:
             return
-        oldest, sent = waiting[0]
-        left = sent + self._seconds - self._loop.time()
+        oldest = waiting[0]
+        left = oldest[1] + self._seconds - self._loop.time()
         if left <= 0:
             if oldest is self._late:
                 self._lose(TimeoutError())
@@ -155,8 +168,8 @@ class Lane(asyncio.Protocol):
         if transport is not None:
             transport.abort()
         waiting, self._waiting = self._waiting, deque()
-        for answer, _ in waiting:
-            if not answer.done():
+        for answer, *_ in waiting:
+            if answer is not None and not answer.done():
                 _fail(answer, error)
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:

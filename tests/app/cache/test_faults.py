@@ -14,6 +14,7 @@ import pytest
 
 from app.aws import Aws
 from app.cache.answers import Answers
+from app.cache.place import Place
 from app.cache.scripts import SCRIPTS
 from app.settings import Settings
 from app.valkey.client import Valkey, ValkeyAwayError
@@ -81,6 +82,13 @@ async def refused(answers: Answers) -> None:
     assert time.monotonic() - started < PATIENCE_SECONDS
 
 
+async def kept(answers: Answers, place: Place, token: str, body: bytes) -> bool:
+    """Whether an answer that is stored is there then."""
+    answers.store.keep(place, token, answers.made(place, body, "m"))
+    entry = (await answers.store.follow(place, token, 0)).entry
+    return entry is not None and entry.body == body
+
+
 async def test_a_valkey_that_is_down_is_left_out_and_its_answers_with_it(
     answers: Answers, server: tuple[int, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
@@ -94,7 +102,7 @@ async def test_a_valkey_that_is_down_is_left_out_and_its_answers_with_it(
         await answers.store.claim(place, "t", 1_000)
     await asyncio.sleep(1.0)
     assert await answers.watch.stamp(place.fields) is None
-    await answers.keep(place, "t", entry)  # quietly nothing
+    answers.keep(place, "t", entry)  # quietly nothing
     with redis_server(tmp_path, port=port):
         await until_trusted(answers)
         assert (await place_at(answers)).key != place.key  # what was held may be from before a change that was lost
@@ -108,7 +116,7 @@ async def test_a_frozen_valkey_costs_one_time_out(
     await refused(answers)
     started = time.monotonic()
     for _ in range(100):
-        await answers.keep(place, "t", answers.made(place, b"{}", "m"))
+        answers.keep(place, "t", answers.made(place, b"{}", "m"))
     assert time.monotonic() - started < PATIENCE_SECONDS
     server[1].send_signal(signal.SIGCONT)
     await until_claimed(answers)
@@ -127,7 +135,7 @@ async def test_a_failover_to_a_read_only_node_is_over_once_there_is_a_primary(
 
 async def test_an_evicted_answer_is_a_miss(answers: Answers) -> None:
     place = await place_at(answers)
-    assert await answers.store.keep(place, "t", answers.made(place, b"{}", "m"))
+    assert await kept(answers, place, "t", b"{}")
     assert (await answers.store.claim(place, "u", 1_000)).entry is not None
     await answers.valkey.call("DEL", place.key)
     assert (await answers.store.claim(place, "u", 1_000)).token == "u"
@@ -139,7 +147,7 @@ async def test_a_poisoned_answer_is_a_miss_and_is_replaced(answers: Answers, val
     await answers.valkey.call("HSET", place.key, "v", value)
     claim = await answers.store.claim(place, "t", 1_000)
     assert (claim.entry, claim.token) == (None, "t")
-    assert await answers.store.keep(place, "t", answers.made(place, b"{}", "m"))
+    assert await kept(answers, place, "t", b"{}")
     assert (await answers.store.claim(place, "u", 1_000)).entry is not None
 
 
@@ -157,9 +165,9 @@ async def test_a_leader_that_was_replaced_cannot_write(answers: Answers) -> None
     assert await answers.store.take_over(place, "old", "new", 5_000)
     assert not await answers.store.take_over(place, "old", "third", 5_000)
     assert not await answers.store.publish(place.key, "old", b"text")
-    assert not await answers.store.keep(place, "old", answers.made(place, b"old", "m"))
+    assert not await kept(answers, place, "old", b"old")
     await answers.store.release(place, "old", None)
-    assert await answers.store.keep(place, "new", answers.made(place, b"new", "m"))
+    assert await kept(answers, place, "new", b"new")
     entry = (await answers.store.claim(place, "u", 1_000)).entry
     assert entry is not None
     assert entry.body == b"new"

@@ -69,6 +69,22 @@ async def test_a_background_flight_and_one_that_another_replica_hears_go_on_alon
         made.task.cancel()
 
 
+async def test_a_leader_who_leaves_ends_its_own_work_only_when_nobody_else_wants_it() -> None:
+    alone, joined = flight(), flight()
+    for made in (alone, joined):
+        made.led_by(made.task)
+    waiter = asyncio.create_task(joined.landing())
+    await settle()
+    assert alone.abandoned()
+    assert not joined.abandoned()
+    waiter.cancel()
+    await settle()
+    assert joined.task is not None
+    assert joined.task.cancelled()
+    assert alone.task is not None
+    alone.task.cancel()
+
+
 async def test_a_refusal_is_everybodys() -> None:
     made = flight()
     made.land(ApiError("upstream_timeout", "too slow"))

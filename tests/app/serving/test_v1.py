@@ -78,6 +78,20 @@ async def test_work_ends_when_its_client_leaves_and_the_task_goes_on() -> None:
     await asyncio.sleep(0)
 
 
+async def test_work_that_others_wait_for_goes_on_when_its_client_leaves() -> None:
+    asked = asyncio.Event()
+
+    def on_gone() -> bool:
+        asked.set()
+        return False
+
+    async with until_disconnect(receiving([GONE]), on_gone):
+        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.sleep(0)
+        done = True
+    assert done
+
+
 async def test_work_of_a_client_who_stays_is_left_alone() -> None:
     async with until_disconnect(receiving([])):
         await asyncio.sleep(0)
