@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
@@ -81,7 +82,9 @@ class LedgerTable:
         if (page.boot, page.day) not in self._boot_days:
             await self._put(_key(f"I#{page.day}", page.boot))
             self._boot_days.add((page.boot, page.day))
-        body = {"body": {"B": pack(page)}, "n": {"N": str(len(page.entries))}}
+        # In a thread: a full page takes milliseconds, most of them without the interpreter's lock.
+        packed = await self._aws.run(partial(pack, page))
+        body = {"body": {"B": packed}, "n": {"N": str(len(page.entries))}}
         await self._put({**_key(f"P#{page.boot}", page.sequence), **body}, absent=True)
 
     async def beat(self, boot: str) -> None:

@@ -36,13 +36,14 @@ class Lead:
         self._reader: Reader | None = None
         self._here = False
         """The caller has taken the stream, and not left it."""
+        self._taken = False
         self._waits = False
         self._shared = False
         self._pumped = False
 
     def take(self) -> Lead:
         """The stream for its caller, once."""
-        self._here = True
+        self._here = self._taken = True
         if self._pumped:
             self._reader = Reader(self._flight)
         return self
@@ -118,5 +119,7 @@ class Lead:
     def _end(self, *, whole: bool) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
+            if self._taken:
+                self._flight.lead = None  # a cycle, for the collector to find, if it stayed
             self._body.close()
             on_end(whole)

@@ -220,6 +220,7 @@ class UntilDisconnect:
         self._later.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # its cancellation refers to this object: else only the collector would free them
         # Somebody else may have cancelled the task as well; then it stays cancelled.
         return kind is asyncio.CancelledError and self._gone and not self._task.uncancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import shutil
 import socket
@@ -246,3 +247,22 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     started = await Services.start(settings)
     yield started
     await started.stop()
+
+
+@pytest.fixture
+def garbage() -> Iterator[Callable[[], list[str]]]:
+    """Tells the types of the app's objects that since the test began only the collector of garbage could free."""
+
+    def found() -> list[str]:
+        gc.collect()
+        return [type(one).__qualname__ for one in gc.garbage if type(one).__module__.startswith("app.")]
+
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -213,6 +213,16 @@ async def test_a_stream_that_its_only_reader_leaves_is_free_to_be_asked_again(fl
     await text(again)
     await fleet.settle()
     assert len(fleet.upstream.requests()) == 2
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector(
+    fleet: Fleet, garbage: Callable[[], list[str]]
+) -> None:
+    for stream in (False, True):
+        for index in range(3):
+            await text(await fleet.ask(0, {"input": f"Who tidies up? {index}", "stream": stream}))
+    await fleet.settle()
+    assert garbage() == []
 
 
 async def test_an_error_is_shared_by_those_who_wait_and_kept_for_nobody(fleet: Fleet) -> None:

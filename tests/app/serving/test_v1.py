@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -97,6 +97,17 @@ async def test_work_of_a_client_who_stays_is_left_alone() -> None:
         await asyncio.sleep(0)
         done = True
     assert done
+
+
+async def test_watching_a_client_leaves_nothing_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch, garbage: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("app.serving.v1.WATCH_AFTER_SECONDS", 0.0)
+    for _ in range(3):
+        async with until_disconnect(receiving([])):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    assert garbage() == []
 
 
 async def test_a_cancellation_from_elsewhere_is_no_disconnect() -> None:
