@@ -24,6 +24,7 @@ SPARE_CONNECTIONS = 16  # the product's own calls besides the ones it makes for 
 CACHE_SHARE = 20  # one part in 20 of the memory is for what the process remembers
 BODY_SHARE = 16  # one part in 16 for long bodies as they came, about a quarter while they are parsed
 ANSWER_SHARE = 16  # one part in 16 for answers that are kept in the process
+MOST_ANSWER_BYTES = 24 * MIB  # what is asked often fits; the rest is a round trip away, and a process stays small
 LEAST_BODY_BYTES = 2 * 10 * MIB  # two of the longest
 ENTRY_BYTES = 1_024  # an identity or a local bucket, with its key and its place in a dict
 DOCUMENT_MEMORY_MIB = 64  # a document being read: its text, its passages and their vectors
@@ -81,7 +82,7 @@ class Container:
     @property
     def answer_bytes(self) -> int:
         """Memory for answers that are kept in the process, in bytes."""
-        return self.memory_mib * MIB // ANSWER_SHARE
+        return min(self.memory_mib * MIB // ANSWER_SHARE, MOST_ANSWER_BYTES)
 
     @property
     def body_bytes(self) -> int:

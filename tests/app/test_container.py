@@ -101,6 +101,11 @@ def test_the_log_says_what_was_derived_from_what() -> None:
     assert {name: getattr(size, name) for name in fields} == fields
 
 
+def test_a_larger_task_keeps_no_more_answers_in_the_process_than_fit_beside_a_small_gateway() -> None:
+    assert Container(0.25, 256, "metadata").answer_bytes == 16 * MIB
+    assert Container(4, 16_384, "metadata").answer_bytes == 24 * MIB
+
+
 def test_few_open_files_mean_few_requests() -> None:
     assert Container(4, 8192, "metadata", open_files=1024).max_concurrent_requests == 448
 
@@ -116,6 +121,7 @@ def test_more_of_anything_never_means_less(cpu: float, memory_mib: int, files: i
         "cache_connections",
         "cache_bytes",
         "body_bytes",
+        "answer_bytes",
     )
     for name in derived:
         assert 0 < getattr(size, name) <= getattr(larger, name)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +70,18 @@ def test_a_road_ends_with_the_models_document() -> None:
     assert memory.road(request, OTHER_MODELS) is None
     assert memory.road(request, MODELS) is None
     assert memory.size == 0
+
+
+@pytest.mark.parametrize("length", [0, 662, 10_500])
+def test_what_is_held_takes_no_more_memory_than_is_counted(length: int) -> None:
+    memory = Memory(1 << 30)
+    tracemalloc.start()
+    try:
+        for index in range(1_000):
+            body = f"{index:010d}".encode() + bytes(length)
+            made = Entry(body, "application/json", "m", 200, 1.0 + index, 3_600.0 + index, 60.0 + index)
+            memory.put(f"{index:064d}", made, 0.5 + index, 0.25 + index)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= memory.size
