@@ -21,9 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = commands.add_parser("job", help="run one scheduled job and end").add_subparsers(required=True, metavar="JOB")
     rotation = jobs.add_parser("rotate-key", help="replace the OpenAI key when it is old, and revoke replaced ones")
     rotation.add_argument("--now", action="store_true", help="replace the key whatever its age")
+    rotation.set_defaults(run=lambda given: rotate_key(now=given.now))
+    settling = jobs.add_parser("settle-suspense", help="settle what silent replicas left, by OpenAI's bill")
+    settling.set_defaults(run=lambda given: settle_suspense())
     given = parser.parse_args(argv)
     if given.command == "job":
-        return rotate_key(now=given.now)
+        return int(given.run(given))
     return {"web": web, "worker": worker, "health": health}[given.command]()
 
 
@@ -52,6 +55,23 @@ def rotate_key(*, now: bool = False) -> int:
 
     log.setup(settings.log_level)
     return run(settings, now=now)
+
+
+def settle_suspense() -> int:
+    """One run over what is in suspense."""
+    from app.jobs.settings import SettlingSettings
+    from app.settings import SettingsError
+
+    try:
+        settings = SettlingSettings.from_environment(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from app.jobs.settle_suspense import run
+    from app.observability import log
+
+    log.setup(settings.log_level)
+    return run(settings)
 
 
 def health() -> int:

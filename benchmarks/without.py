@@ -30,7 +30,7 @@ def no_ledger() -> None:
 
     replace(Payment, ready=lambda self, plan: self.plan is plan, reserve=reserve, settle=settle)
     replace(Payment, **dict.fromkeys(("release", "failed", "given_up", "cached"), _nothing))
-    replace(Ledger, start=_nothing)
+    replace(Ledger, start=_nothing, count=_nothing)
 
 
 PARTS: Mapping[str, Callable[[], None]] = {"ledger": no_ledger}

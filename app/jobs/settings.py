@@ -1,13 +1,16 @@
-"""What the environment of the key rotation says, read once, checked as a whole."""
+"""What the environment of each scheduled job says, read once, checked as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import tzinfo
 
+from app.budgets.window import zone_of
 from app.settings import LOG_LEVELS, Reader, SettingsError, address
 
 ROTATE_KEY = "rotate-key"
+SETTLE_SUSPENSE = "settle-suspense"
 MAX_ROTATION_DAYS = 90  # Security Hub's SecretsManager.4: a secret is rotated within 90 days
 
 ROTATION_ENVIRONMENT: tuple[str, ...] = (
@@ -62,6 +65,56 @@ class RotationSettings:
             openai_service_account_id=read.text("PRODKIT_OPENAI_SERVICE_ACCOUNT_ID"),
             rotation_days=read.integer("PRODKIT_ROTATION_DAYS", 1, MAX_ROTATION_DAYS),
             max_stream_seconds=read.seconds("PRODKIT_MAX_STREAM_SECONDS"),
+            aws_region=read.text("AWS_REGION"),
+            aws_endpoint_url=read.optional("AWS_ENDPOINT_URL") or None,
+        )
+        if read.problems:
+            raise SettingsError(read.problems)
+        return settings
+
+
+SETTLING_ENVIRONMENT: tuple[str, ...] = (
+    "PRODKIT_STACK",
+    "PRODKIT_SERVICE",
+    "PRODKIT_LOG_LEVEL",
+    "PRODKIT_OPENAI_BASE_URL",
+    "PRODKIT_OPENAI_ADMIN_SECRET_ARN",
+    "PRODKIT_LEDGER_TABLE",
+    "PRODKIT_BUDGET_TIME_ZONE",
+)
+"""Every name that settling what is in suspense reads, and its task definition sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettlingSettings:
+    """The settings of settling what is in suspense. They name a secret by ARN and hold none."""
+
+    stack: str
+    service: str
+    """Always `settle-suspense`: the metrics' dimension."""
+    log_level: str
+    openai_base_url: str
+    openai_admin_secret_arn: str
+    """The secret with the key of OpenAI's Admin API; empty where the stack has none, and then there is no bill."""
+    ledger_table: str
+    budget_zone: tzinfo
+    """In which windows begin and end."""
+    aws_region: str
+    aws_endpoint_url: str | None = None
+    """Address of an emulated AWS; None = the real one."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> SettlingSettings:
+        """Settings out of `environ`; raises SettingsError that names every missing or bad variable at once."""
+        read = Reader(environ)
+        settings = cls(
+            stack=read.text("PRODKIT_STACK"),
+            service=read.choice("PRODKIT_SERVICE", (SETTLE_SUSPENSE,)),
+            log_level=read.choice("PRODKIT_LOG_LEVEL", LOG_LEVELS),
+            openai_base_url=read.value("PRODKIT_OPENAI_BASE_URL", address, ""),
+            openai_admin_secret_arn=read.optional("PRODKIT_OPENAI_ADMIN_SECRET_ARN"),
+            ledger_table=read.text("PRODKIT_LEDGER_TABLE"),
+            budget_zone=read.value("PRODKIT_BUDGET_TIME_ZONE", zone_of, zone_of("UTC")),
             aws_region=read.text("AWS_REGION"),
             aws_endpoint_url=read.optional("AWS_ENDPOINT_URL") or None,
         )

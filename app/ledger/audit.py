@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,26 +50,23 @@ class Finding:
     """What is to be added to the entries (negative: taken off the estimates), so that they say what was billed."""
 
 
-def booked(entries: Iterable[Entry]) -> dict[str, Booked]:
-    """Sums of entries by model."""
-    sums: defaultdict[str, Booked] = defaultdict(Booked)
+def book(sums: dict[str, Booked], entries: Iterable[Entry]) -> None:
+    """Add entries to sums by model."""
     for entry in entries:
         if not entry.input and not entry.output and not entry.pico:
             continue
-        one, tokens = sums[entry.model], Tokens(max(0, entry.input), max(0, entry.output))
+        one, tokens = sums.setdefault(entry.model, Booked()), Tokens(max(0, entry.input), max(0, entry.output))
         one.attempts += 1
         if "estimated" in entry.flags:
             one.estimated, one.estimated_pico = one.estimated.plus(tokens), one.estimated_pico + entry.pico
         else:
             one.exact, one.exact_pico = one.exact.plus(tokens), one.exact_pico + entry.pico
-    return dict(sums)
 
 
 def compare(
-    entries: Iterable[Entry], billed: Mapping[str, Tokens], billed_pico: Mapping[str, int], suspense: bool
+    mine: Mapping[str, Booked], billed: Mapping[str, Tokens], billed_pico: Mapping[str, int], suspense: bool
 ) -> list[Finding]:
     """A finding for each model. An estimate explains anything up to itself; open suspense explains what lies beyond."""
-    mine = booked(entries)
     found = []
     for model in sorted({*mine, *billed}):
         own, theirs = mine.get(model, Booked()), billed.get(model, Tokens())
@@ -109,13 +105,10 @@ def broken_sums(items: Mapping[str, Item]) -> list[str]:
     return problems
 
 
-def spent_by_lease(pages: Iterable[Page]) -> dict[str, int]:
-    """What each lease was charged, by the pages of its holder."""
-    sums: defaultdict[str, int] = defaultdict(int)
-    for page in pages:
-        for _, _, handle, pico in page.leases:
-            sums[handle] += pico
-    return dict(sums)
+def charge(sums: dict[str, int], page: Page) -> None:
+    """Add what a page charged each lease."""
+    for _, _, handle, pico in page.leases:
+        sums[handle] = sums.get(handle, 0) + pico
 
 
 def share_out(residual: int, rooms: Mapping[str, int]) -> dict[str, int]:

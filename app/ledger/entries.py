@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import zlib
 from collections.abc import Iterable
 from enum import StrEnum
@@ -12,6 +13,7 @@ import orjson
 
 from app.prices import DEFAULT
 
+DAY_SECONDS = 86_400
 MAX_ENTRIES = 500
 """Of one page: compressed far below an item's 400 KB."""
 MAX_TEXT = 128
@@ -47,6 +49,7 @@ class Entry(NamedTuple):
     id: str
     """The request's id and the number of the attempt, of the first answer where several are counted: in one page."""
     at: float
+    """When it began: OpenAI bills it to that day, however late it ends."""
     tenant: str
     key: str
     feature: str
@@ -104,6 +107,33 @@ class Page(NamedTuple):
     def day(self) -> str:
         """The UTC day on which the page was made."""
         return self.sequence[:10]
+
+    def of(self, day: str) -> Page:
+        """The page with only those of its entries that began on a UTC day."""
+        start = day_start(day)
+        kept = tuple(entry for entry in self.entries if start <= entry.at < start + DAY_SECONDS)
+        return self if len(kept) == len(self.entries) else self._replace(entries=kept)
+
+    @property
+    def at(self) -> float:
+        """When it was made."""
+        return datetime.datetime.fromisoformat(self.sequence[:19]).replace(tzinfo=datetime.UTC).timestamp()
+
+
+def day_of(at: float) -> str:
+    """The UTC day of a moment."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).date().isoformat()
+
+
+@functools.lru_cache(maxsize=64)
+def day_start(day: str) -> float:
+    """When a UTC day begins."""
+    return datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC).timestamp()
+
+
+def day_after(day: str) -> str:
+    """The next UTC day."""
+    return day_of(day_start(day) + DAY_SECONDS)
 
 
 def sequence(at: float, number: int) -> str:

@@ -6,7 +6,9 @@ side by side. A step that is sent twice, late or after its holder died changes n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 UNBOUNDED_PICO = 10**24
@@ -216,6 +218,27 @@ class Resolve:
             {"#h": self.handle},
             {":back": self.seen.amt - self.billed, ":billed": self.billed, ":now": now, ":n": self.seen.n},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Drop old tombs of an item that nobody leases from any more; whoever leases drops them on the way."""
+
+    handles: tuple[str, ...]
+
+    def apply(self, item: Item, now: int) -> bool:
+        for handle in self.handles:
+            item.tomb.pop(handle, None)
+        return True
+
+    def update(self, now: int) -> Update:
+        names = {f"#t{index}": handle for index, handle in enumerate(self.handles)}
+        return Update(f"REMOVE {', '.join(f'tomb.{name}' for name in names)}", "attribute_exists(pk)", names, {})
+
+
+def old_tombs(tomb: Mapping[str, int], now: int, most: int) -> tuple[str, ...]:
+    """The first tombs that no copy of an `open` can be late enough to need."""
+    return tuple(islice((handle for handle, at in tomb.items() if at < now - TOMB_SECONDS), most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,7 +281,7 @@ class Keeper:
             for lease in list(self.book.current.values()):
                 self.book.retire(lease)
             self._lines.clear()
-            self._beat_at = now
+            self._due["beat"] = 0.0
         if not self._is_due("beat", HEARTBEAT_SECONDS):
             return
         try:

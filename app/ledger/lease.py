@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from app.ledger.item import TOMB_SECONDS, UNBOUNDED_PICO, Bump, Close, Item, Op, Open, Resolve, Slot
+from app.ledger.item import UNBOUNDED_PICO, Bump, Close, Item, Op, Open, Resolve, Slot, old_tombs
 
 EMERGENCY_SHARE = 400
 """Each replica keeps a quarter of a percent of a limit for the time when the ledger does not answer."""
@@ -202,8 +202,7 @@ class Lease:
 
     def bury(self, tomb: dict[str, int], now: int) -> None:
         """Note which tombs of the item are old enough to be dropped with the next step."""
-        old = (handle for handle, at in tomb.items() if at < now - TOMB_SECONDS)
-        self.buried = tuple(handle for handle, _ in zip(old, range(TOMBS_AT_ONCE), strict=False))
+        self.buried = old_tombs(tomb, now, TOMBS_AT_ONCE)
 
     def _adopt(self, slot: Slot) -> None:
         """Take over what the item says: a copy of a step that was refused may have come later, and been taken."""

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
-from app.ledger.entries import Page, pack, unpack
+from app.ledger.entries import Page, day_after, pack, unpack
+from app.ledger.evidence import Seen, dump_seen, parse_seen
 from app.ledger.item import Item, Op, Slot
 
 _REFUSED = "ConditionalCheckFailedException"
@@ -27,7 +28,7 @@ class Standing(NamedTuple):
 
 class LedgerTable:
     """Reads and steps. Keys: `B#<scope>` budgets, `W#<window>` their index, `P#<boot>` pages, `I#<day>` index of
-    boots, `H#<boot>` heartbeats, `L` limits, `A#<scope>` who changed what and why."""
+    boots, `U#<day>` OpenAI's bill, `H#<boot>` heartbeats, `L` limits, `A#<scope>` who changed what and why."""
 
     def __init__(self, aws: Aws, table: str, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._aws = aws
@@ -61,12 +62,14 @@ class LedgerTable:
             "Key": _key(f"B#{scope}", window),
             "UpdateExpression": update.change,
             "ConditionExpression": update.condition,
-            "ExpressionAttributeValues": {name: _value(value) for name, value in update.values.items()},
             "ReturnValues": "ALL_NEW",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
+        # DynamoDB refuses an empty map.
         if update.names:
             parameters["ExpressionAttributeNames"] = update.names
+        if update.values:
+            parameters["ExpressionAttributeValues"] = {name: _value(value) for name, value in update.values.items()}
         self.writes += 1
         try:
             answer = await self._call("update_item", **parameters)
@@ -93,20 +96,31 @@ class LedgerTable:
         await self._call(
             "update_item",
             Key=_key(f"H#{boot}", "H"),
-            UpdateExpression="ADD n :one",
-            ExpressionAttributeValues={":one": {"N": "1"}},
+            UpdateExpression="SET born = if_not_exists(born, :now), seen = :now ADD n :one",
+            ExpressionAttributeValues={":one": {"N": "1"}, ":now": {"N": str(int(self._wall_clock()))}},
         )
 
     async def beats(self, boots: Iterable[str]) -> dict[str, int]:
         """Heartbeats of processes; one that has none is left out."""
+        return {boot: int(item["n"]["N"]) for boot, item in (await self._heartbeats(boots)).items()}
+
+    async def lives(self, boots: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """When processes sent their first and their last heartbeat, by their own clocks; unknown ones are left out."""
+        return {
+            boot: (float(item["born"]["N"]), float(item["seen"]["N"]))
+            for boot, item in (await self._heartbeats(boots)).items()
+            if "born" in item
+        }
+
+    async def _heartbeats(self, boots: Iterable[str]) -> dict[str, dict[str, Any]]:
         wanted = sorted(boots)
-        found: dict[str, int] = {}
+        found: dict[str, dict[str, Any]] = {}
         for at in range(0, len(wanted), _BATCH):
             keys = [_key(f"H#{boot}", "H") for boot in wanted[at : at + _BATCH]]
             while keys:
                 answer = await self._aws.call("dynamodb", "batch_get_item", RequestItems={self._table: {"Keys": keys}})
                 for item in answer["Responses"].get(self._table, ()):
-                    found[item["pk"]["S"].removeprefix("H#")] = int(item["n"]["N"])
+                    found[item["pk"]["S"].removeprefix("H#")] = item
                 keys = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
         return found
 
@@ -118,12 +132,29 @@ class LedgerTable:
         """Every process that wrote a page on a UTC day."""
         return [item["sk"]["S"] async for item in self._query(f"I#{day}")]
 
-    async def pages(self, boot: str, day: str) -> list[Page]:
-        """The pages that a process made on a UTC day; raises ValueError for one that cannot be read."""
-        return [
-            unpack(boot, item["sk"]["S"], bytes(item["body"]["B"]))
-            async for item in self._query(f"P#{boot}", begins=day)
-        ]
+    async def pages(self, boot: str, day: str = "") -> AsyncIterator[Page]:
+        """The pages of a process, all or those of a UTC day, in order; raises ValueError for one that is none."""
+        async for item in self._query(f"P#{boot}", begins=day):
+            yield unpack(boot, item["sk"]["S"], bytes(item["body"]["B"]))
+
+    async def day_pages(self, day: str) -> AsyncIterator[Page]:
+        """Pages of a UTC day and the next one with the entries of attempts that began on it.
+
+        One process after the other: there may be more than memory holds.
+        """
+        for written in (day, day_after(day)):
+            for boot in await self.boots(written):
+                async for page in self.pages(boot, written):
+                    yield page.of(day)
+
+    async def bill(self, day: str) -> Seen | None:
+        """What is known of OpenAI's bill of a UTC day."""
+        answer = await self._call("get_item", Key=_key(f"U#{day}", "bill"), ConsistentRead=True)
+        return parse_seen(answer["Item"]["seen"]["S"]) if answer.get("Item") else None
+
+    async def put_bill(self, day: str, seen: Seen) -> None:
+        """Keep what is known of a day's bill."""
+        await self._put({**_key(f"U#{day}", "bill"), "seen": {"S": dump_seen(seen)}})
 
     async def limits_version(self) -> int:
         """A number that moves with each limit that is set."""

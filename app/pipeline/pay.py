@@ -34,7 +34,18 @@ _WORKED = frozenset({"upstream_timeout", "upstream_incomplete", "upstream_invali
 class Payment:
     """What one request reserves and pays."""
 
-    __slots__ = ("_attempts", "_call", "_feature", "_ledger", "_record", "covered_bytes", "hold", "plan", "price")
+    __slots__ = (
+        "_attempts",
+        "_began",
+        "_call",
+        "_feature",
+        "_ledger",
+        "_record",
+        "covered_bytes",
+        "hold",
+        "plan",
+        "price",
+    )
 
     def __init__(self, ledger: Ledger, call: Call, record: Record) -> None:
         self._ledger = ledger
@@ -42,6 +53,7 @@ class Payment:
         self._record = record
         self._feature = feature_of(call)
         self._attempts = 0
+        self._began = 0.0
         self.hold: Hold | None = None
         self.plan: Plan | None = None
         self.price: Price | None = None
@@ -64,6 +76,7 @@ class Payment:
         identity = self._call.identity
         payer = Payer(identity.tenant, identity.key_id, plan.model.name)
         self._attempts += 1
+        self._began = time.time()
         name = f"{self._call.request_id}.{self._attempts}"
         self.plan, self.price = plan, price
         try:
@@ -201,7 +214,7 @@ class Payment:
         identity = self._call.identity
         return Entry(
             name,
-            time.time(),
+            self._began,
             identity.tenant,
             identity.key_id,
             self._feature,

@@ -13,6 +13,7 @@ import pytest
 from app.aws import Aws
 from app.ledger import MONTHLY, Ledger
 from app.ledger import __main__ as command
+from app.ledger.bill import read_bill
 from app.ledger.watch import boot_of
 from local.openai.server import Running
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
@@ -93,21 +94,19 @@ async def test_the_cap_holds_over_two_replicas_one_killed_and_every_dollar_is_ex
             second.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(second.process.wait, PATIENCE_SECONDS) == 0
     day = ledger._window("D").name[1:]
-    billed, costs = await asyncio.to_thread(
-        command._billed, f"sk-admin-{secrets.token_urlsafe(24)}", simulator.base_url, day
-    )
-    assert 0 < sum(costs.values()) <= BUDGET
+    bill = await asyncio.to_thread(read_bill, f"sk-admin-{secrets.token_urlsafe(24)}", simulator.base_url, day)
+    assert 0 < sum(bill.pico.values()) <= BUDGET
     month = ledger._window(MONTHLY).name
     org = await ledger.table.read("org", month)
     assert org is not None
     dead = {boot_of(handle) for handle in org.slots}
     assert len(dead) == 1, "the one that ended in order gave everything back"
     await ledger._suspend(month, dead)
-    assert await command._verify(ledger.table, day, billed, costs, resolve=True) == 0
+    assert await command._verify(ledger.table, day, bill, resolve=True) == 0
     said = capsys.readouterr().out
     assert "0 unexplained; suspense resolved" in said
     item = await ledger.table.read(scope, month)
     assert item is not None
     assert (item.slots, item.susp, item.avail) == ({}, {}, BUDGET - item.spent)
     assert item.spent <= BUDGET
-    assert item.spent == pytest.approx(sum(costs.values()), abs=10), "floats of OpenAI's costs aside"
+    assert item.spent == pytest.approx(sum(bill.pico.values()), abs=10), "floats of OpenAI's costs aside"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from app.aws import Aws
 from app.ledger import Entry, Ledger, Payer
 from app.ledger import __main__ as command
-from app.ledger.audit import Tokens, broken_sums, compare, dollars_agree, share_out
-from app.ledger.entries import Kept, Outcome, Page, sequence
+from app.ledger.audit import Booked, Tokens, book, broken_sums, compare, dollars_agree, share_out
+from app.ledger.entries import Kept, Outcome, Page, sequence, total
+from app.ledger.evidence import Bill
 from app.ledger.item import Item, Reclaim, Slot
 from app.prices import PICO_PER_USD
 from tests.app.conftest import CloudParts
@@ -26,7 +27,9 @@ def entry(model: str, tokens: int, pico: int, flags: str = "", name: str = "r") 
 
 
 def unexplained(entries: list[Entry], billed: dict[str, Tokens], *, suspense: bool = False) -> list[Tokens]:
-    return [finding.unexplained for finding in compare(entries, billed, {}, suspense)]
+    sums: dict[str, Booked] = {}
+    book(sums, entries)
+    return [finding.unexplained for finding in compare(sums, billed, {}, suspense)]
 
 
 def test_entries_that_say_what_was_billed_leave_nothing_unexplained() -> None:
@@ -102,15 +105,14 @@ async def test_what_a_dead_replica_was_billed_is_resolved_by_evidence_to_the_las
         assert item is not None
         for handle, slot in item.slots.items():
             await table.step(scope, "M2026-11", Reclaim(handle, slot))
-    billed, costs = {"m": Tokens(15, 15)}, {"m": 650}
-    assert await command._verify(table, DAY, billed, costs, resolve=False) == 0
-    assert await command._verify(table, DAY, billed, costs, resolve=True) == 0
+    bill = Bill({"m": Tokens(15, 15)}, {"m": 650})
+    assert await command._verify(table, DAY, bill, resolve=False) == 0
+    assert await command._verify(table, DAY, bill, resolve=True) == 0
     for scope in await table.scopes("M2026-11"):
         item = await table.read(scope, "M2026-11")
         assert item is not None
         assert (item.spent, item.avail, item.slots, item.susp) == (650, item.limit - 650, {}, {}), scope
-    pages = await command._pages(table, DAY)
-    assert sum(each.pico for page in pages for each in page.entries) == 650
+    assert sum([total(page.entries) async for page in table.day_pages(DAY)]) == 650
     assert "0 unexplained; suspense resolved" in capsys.readouterr().out
 
 
@@ -129,7 +131,7 @@ async def test_a_report_counts_every_kept_answer_and_nothing_is_billed_for_one(
     assert said[0].startswith("t  m  default  cached  3 answers  $0.00")
     assert said[1].startswith("t  m  default  joined  2 answers  $0.00")
     assert said[3].startswith(f"{DAY}: 1 attempts, 5 answers without one, ")
-    assert await command._verify(ledger.table, DAY, {"m": Tokens(10, 10)}, {"m": 400}, resolve=False) == 0
+    assert await command._verify(ledger.table, DAY, Bill({"m": Tokens(10, 10)}, {"m": 400}), resolve=False) == 0
 
 
 @pytest.mark.process

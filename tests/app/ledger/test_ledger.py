@@ -72,8 +72,8 @@ async def test_an_entry_counts_once_however_often_it_is_settled(make: Made, paye
         ledger.settle(hold, entry(payer, "once", 10))
     await ledger.stop()
     assert await ledger.month(payer.tenant) == 10
-    pages = await ledger.table.pages(ledger.book.boot, "2026-11-18")
-    assert [each.id for page in pages for each in page.entries] == ["once"]
+    pages = ledger.table.pages(ledger.book.boot, "2026-11-18")
+    assert [each.id async for page in pages for each in page.entries] == ["once"]
 
 
 async def test_an_idle_lease_gives_back_what_it_holds(make: Made, payer: Payer) -> None:
