@@ -32,6 +32,7 @@ from stacks.arguments import (
 )
 from stacks.environment import JOB_SECONDS, PORT, Service, task_environment
 from stacks.rotation import by_hand, key_rotation
+from stacks.suspense import suspense_settling
 
 settings = stack_settings.load()
 timeouts = _timeouts.derive(settings.max_stream_seconds)
@@ -180,6 +181,8 @@ alarms = Alarms(
 )
 costs = CostAlarms("costs", cost_args(settings, topic))
 if settings.rotation_days:
+    # Both need the admin key.
+    suspense_settling(settings, network, encryption, api_key, storage, image, web, topic)
     rotation = key_rotation(settings, network, encryption, api_key, image, web, topic)
     pulumi.export("rotation", by_hand(rotation, network, web))
     pulumi.export("admin_secret_name", api_key.admin_secret_name)

@@ -10,8 +10,9 @@ SERVICE_DIMENSION = "Service"
 
 WEB = "web"
 WORKER = "worker"
-# The job of that name: the word after `python -m app job`.
+# Jobs of these names: the word after `python -m app job`.
 ROTATE_KEY = "rotate-key"
+SETTLE_SUSPENSE = "settle-suspense"
 
 # Emitted at this interval with StorageResolution 1, so that scaling out need not wait for a minute to pass.
 INTERVAL_SECONDS = 10

@@ -24,8 +24,8 @@ class ApiKeyArgs(TypedDict):
     """Days in which a deleted secret can be restored: 7-30, or 0 for none; default 30."""
 
     admin: NotRequired[bool]
-    """Make a second secret for a key of OpenAI's Admin API, which whoever rotates the first one reads; default false.
-    Known before deployment."""
+    """Make a second secret for a key of OpenAI's Admin API, which rotates the first one and reads OpenAI's bill;
+    default false. Known before deployment."""
 
     tags: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
     """Tags of every resource."""
@@ -44,6 +44,8 @@ class ApiKey(pulumi.ComponentResource):
     """ARN of the admin key's secret; empty without `admin`."""
     admin_secret_name: pulumi.Output[str]
     """Name of the admin key's secret, for people; empty without `admin`."""
+    admin_policy: pulumi.Output[str]
+    """IAM policy (JSON) that allows reading the admin key's secret, and nothing else; empty without `admin`."""
     rotate_policy: pulumi.Output[str]
     """IAM policy (JSON) that allows reading both secrets and changing the first; empty without `admin`."""
 
@@ -78,11 +80,16 @@ class ApiKey(pulumi.ComponentResource):
             statement(["secretsmanager:GetSecretValue"], key.arn, sid="ReadOpenAIKey"),
             use([key.arn], ["kms:Decrypt"], "DecryptOpenAIKey"),
         )
-        self.admin_secret_arn = self.admin_secret_name = self.rotate_policy = pulumi.Output.from_input("")
+        self.admin_secret_arn = self.admin_secret_name = pulumi.Output.from_input("")
+        self.admin_policy = self.rotate_policy = pulumi.Output.from_input("")
         if args.get("admin", False):
             admin = secret("admin", None, "Key of OpenAI's Admin API, for rotation; set it with `make key ADMIN=1`")
             self.admin_secret_arn = admin.arn
             self.admin_secret_name = admin.name
+            self.admin_policy = grant(
+                statement(["secretsmanager:GetSecretValue"], admin.arn, sid="ReadAdminKey"),
+                use([admin.arn], ["kms:Decrypt"], "DecryptAdminKey"),
+            )
             self.rotate_policy = grant(
                 statement(["secretsmanager:GetSecretValue"], [key.arn, admin.arn], sid="ReadKeys"),
                 statement(
@@ -99,6 +106,7 @@ class ApiKey(pulumi.ComponentResource):
                 "read_policy": self.read_policy,
                 "admin_secret_arn": self.admin_secret_arn,
                 "admin_secret_name": self.admin_secret_name,
+                "admin_policy": self.admin_policy,
                 "rotate_policy": self.rotate_policy,
             }
         )

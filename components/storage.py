@@ -70,6 +70,8 @@ class Storage(pulumi.ComponentResource):
     """ARN of the ledger table."""
     app_policy: pulumi.Output[str]
     """IAM policy (JSON) of the app: its documents and data, its items; no deletion in the ledger, no logs."""
+    ledger_policy: pulumi.Output[str]
+    """IAM policy (JSON) of who audits the ledger: its items alone, and no deletion."""
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         check_known("Storage", args, StorageArgs)
@@ -116,13 +118,11 @@ class Storage(pulumi.ComponentResource):
         self.logs_bucket_arn = logs.arn
         self.state_table, self.state_table_arn = state.name, state.arn
         self.ledger_table, self.ledger_table_arn = ledger.name, ledger.arn
+        s3, dynamodb = (pulumi.Output.format("{0}.{1}.amazonaws.com", each, region) for each in ("s3", "dynamodb"))
         self.app_policy = grant(
-            *_app_statements(documents.arn, data.arn, state.arn, ledger.arn),
-            use_key(
-                args["key_arn"],
-                [pulumi.Output.format("{0}.{1}.amazonaws.com", service, region) for service in ("s3", "dynamodb")],
-            ),
+            *_app_statements(documents.arn, data.arn, state.arn, ledger.arn), use_key(args["key_arn"], [s3, dynamodb])
         )
+        self.ledger_policy = grant(_ledger_statement(ledger.arn), use_key(args["key_arn"], [dynamodb]))
         self.register_outputs(
             {
                 "documents_bucket": self.documents_bucket,
@@ -136,6 +136,7 @@ class Storage(pulumi.ComponentResource):
                 "ledger_table": self.ledger_table,
                 "ledger_table_arn": self.ledger_table_arn,
                 "app_policy": self.app_policy,
+                "ledger_policy": self.ledger_policy,
             }
         )
 
@@ -262,25 +263,31 @@ def _deferred_requests() -> aws.s3.BucketLifecycleConfigurationRuleArgsDict:
     }
 
 
+_READ_WRITE = (
+    "dynamodb:BatchGetItem",
+    "dynamodb:BatchWriteItem",
+    "dynamodb:ConditionCheckItem",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
+    "dynamodb:Query",
+    "dynamodb:UpdateItem",
+)
+
+
 def _app_statements(
     documents: pulumi.Output[str], data: pulumi.Output[str], state: pulumi.Output[str], ledger: pulumi.Output[str]
 ) -> list[Document]:
     objects = [pulumi.Output.format("{0}/*", documents), pulumi.Output.format("{0}/*", data)]
-    read_write = [
-        "dynamodb:BatchGetItem",
-        "dynamodb:BatchWriteItem",
-        "dynamodb:ConditionCheckItem",
-        "dynamodb:GetItem",
-        "dynamodb:PutItem",
-        "dynamodb:Query",
-        "dynamodb:UpdateItem",
-    ]
-    no_batch = [action for action in read_write if action != "dynamodb:BatchWriteItem"]
     return [
         statement(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], objects, sid="Objects"),
         # without it a missing object answers 403 instead of 404
         statement(["s3:ListBucket"], [documents, data], sid="Buckets"),
-        statement([*read_write, "dynamodb:DeleteItem"], state, sid="State"),
-        # BatchWriteItem can delete, and what was spent stays on record
-        statement(no_batch, ledger, sid="Ledger"),
+        statement([*_READ_WRITE, "dynamodb:DeleteItem"], state, sid="State"),
+        _ledger_statement(ledger),
     ]
+
+
+def _ledger_statement(ledger: pulumi.Output[str]) -> Document:
+    # BatchWriteItem can delete, and what was spent stays on record
+    no_batch = [action for action in _READ_WRITE if action != "dynamodb:BatchWriteItem"]
+    return statement(no_batch, ledger, sid="Ledger")

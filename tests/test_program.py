@@ -31,9 +31,9 @@ SHAPE = {
     "aws:appautoscaling/target:Target": {"dev": 2, "staging": 2, "prod": 2},
     "aws:dynamodb/table:Table": {"dev": 2, "staging": 2, "prod": 2},
     "aws:s3/bucket:Bucket": {"dev": 3, "staging": 3, "prod": 3},
-    "aws:sqs/queue:Queue": {"dev": 2, "staging": 2, "prod": 3},
+    "aws:sqs/queue:Queue": {"dev": 2, "staging": 2, "prod": 4},
     "aws:secretsmanager/secret:Secret": {"dev": 1, "staging": 1, "prod": 2},
-    "aws:scheduler/schedule:Schedule": {"dev": 0, "staging": 0, "prod": 1},
+    "aws:scheduler/schedule:Schedule": {"dev": 0, "staging": 0, "prod": 2},
     "aws:elasticache/serverlessCache:ServerlessCache": {"dev": 1, "staging": 1, "prod": 1},
     "aws:budgets/budget:Budget": {"dev": 1, "staging": 1, "prod": 1},
     "aws:codebuild/project:Project": {"dev": 1, "staging": 1, "prod": 1},
@@ -42,7 +42,7 @@ SHAPE = {
     "aws:lb/listenerRule:ListenerRule": {"dev": 0, "staging": 1, "prod": 1},
 }
 # What only some stacks have.
-MORE_COMPONENTS = {"prod": {"rotation": "ScheduledJob"}}
+MORE_COMPONENTS = {"prod": {"rotation": "ScheduledJob", "suspense": "ScheduledJob"}}
 MORE_OUTPUTS = {"prod": ["rotation", "admin_secret_name"]}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from app import settings as app_settings
 from app.jobs import settings as job_settings
+from app.ledger.evidence import AGREE_SECONDS
 from app.observability import metrics as app_metrics
 from components import _metrics
 from preflight.record import Recording
@@ -41,8 +42,8 @@ def rotating() -> Recording:
     return known("dev", **ROTATING)
 
 
-def rotation_task(recording: Recording) -> dict[str, Any]:
-    (made,) = json.loads(recording.one(TASK_DEFINITION, "rotation-tasks").inputs["containerDefinitions"])
+def rotation_task(recording: Recording, job: str = "rotation") -> dict[str, Any]:
+    (made,) = json.loads(recording.one(TASK_DEFINITION, f"{job}-tasks").inputs["containerDefinitions"])
     assert isinstance(made, dict)
     return made
 
@@ -68,18 +69,43 @@ def test_the_rotation_runs_the_image_and_the_days_of_its_stack() -> None:
     assert (overdue["metricName"], overdue["threshold"]) == (app_metrics.KEY_AGE_DAYS, 9)
 
 
-def test_only_the_rotation_may_read_the_admin_key() -> None:
+def test_only_the_jobs_may_read_the_admin_key() -> None:
     recording = rotating()
     admin = recording.one("aws:secretsmanager/secret:Secret", "api-key-admin").outputs["arn"]
     policies = recording.of_type("aws:iam/rolePolicy:RolePolicy")
-    assert [policy.name for policy in policies if admin in policy.inputs["policy"]] == ["rotation-task-rotate"]
+    allowed = [policy.name for policy in policies if admin in policy.inputs["policy"]]
+    assert sorted(allowed) == ["rotation-task-rotate", "suspense-task-bill"]
     told = [item.name for item in recording.of_type(TASK_DEFINITION) if admin in item.inputs["containerDefinitions"]]
-    assert told == ["rotation-tasks"]
+    assert sorted(told) == ["rotation-tasks", "suspense-tasks"]
 
 
-def test_without_rotation_there_is_neither_its_job_nor_its_secret() -> None:
+@pytest.mark.parametrize("recording", [rotating, lambda: deployed("prod")], ids=["dev", "prod"])
+def test_settling_suspense_is_told_exactly_what_it_reads(recording: Callable[[], Recording]) -> None:
+    task = rotation_task(recording(), "suspense")
+    assert task["command"] == ["python", "-m", "app", "job", job_settings.SETTLE_SUSPENSE]
+    told = {item["name"]: item["value"] for item in task["environment"]}
+    assert sorted(told) == sorted(job_settings.SETTLING_ENVIRONMENT)
+    read = job_settings.SettlingSettings.from_environment({**told, "AWS_REGION": "us-east-1"})
+    assert read.service == _metrics.SETTLE_SUSPENSE
+    assert read.ledger_table == recording().outputs["ledger_table"]
+
+
+def test_settling_suspense_runs_as_often_as_two_looks_at_a_bill_need_and_may_only_use_the_ledger() -> None:
+    recording = rotating()
+    schedule = recording.one("aws:scheduler/schedule:Schedule", "suspense-schedule").inputs
+    assert schedule["scheduleExpression"] == f"rate({AGREE_SECONDS // 3600} hours)"
+    policy = json.loads(recording.one("aws:iam/rolePolicy:RolePolicy", "suspense-task-ledger").inputs["policy"])
+    (ledger, key) = policy["Statement"]
+    assert ledger["Resource"] == recording.one("aws:dynamodb/table:Table", "storage-ledger").outputs["arn"]
+    assert not {"dynamodb:DeleteItem", "dynamodb:BatchWriteItem"} & set(ledger["Action"])
+    assert key["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    alarms = {item.name for item in recording.of_type("aws:cloudwatch/metricAlarm:MetricAlarm")}
+    assert {"suspense-silent", "suspense-failed", "suspense-dead-letters"} <= alarms
+
+
+def test_without_an_admin_key_there_are_neither_its_jobs_nor_its_secret() -> None:
     more = {item.urn for item in rotating().resources} - {item.urn for item in deployed("dev").resources}
-    assert {urn.rpartition("::")[2].split("-")[0] for urn in more} == {"rotation", "api"}
+    assert {urn.rpartition("::")[2].split("-")[0] for urn in more} == {"rotation", "suspense", "api"}
     assert not {"rotation", "admin_secret_name"} & set(deployed("dev").outputs)
 
 

@@ -24,7 +24,7 @@ def test_the_outputs_name_the_secret_and_never_hold_it(record: Record) -> None:
     assert outputs["secret_name"] == "team/openai"
     assert set(outputs) == {
         *("secret_arn", "secret_name", "read_policy"),
-        *("admin_secret_arn", "admin_secret_name", "rotate_policy"),
+        *("admin_secret_arn", "admin_secret_name", "admin_policy", "rotate_policy"),
     }
     assert (outputs["admin_secret_arn"], outputs["admin_secret_name"], outputs["rotate_policy"]) == ("", "", "")
 
@@ -70,7 +70,12 @@ def test_the_admin_key_has_a_secret_of_its_own_without_a_value(record: Record) -
         "kmsKeyId": "arn:key",
         "recoveryWindowInDays": 30,
     }
-    assert recording.outputs(TYPE)["admin_secret_name"] == "openai-admin"
+    outputs = recording.outputs(TYPE)
+    assert outputs["admin_secret_name"] == "openai-admin"
+    read, decrypt = json.loads(outputs["admin_policy"])["Statement"]
+    assert (read["Action"], read["Resource"]) == (["secretsmanager:GetSecretValue"], outputs["admin_secret_arn"])
+    assert decrypt["Action"] == ["kms:Decrypt"]
+    assert decrypt["Condition"]["StringEquals"]["kms:EncryptionContext:SecretARN"] == outputs["admin_secret_arn"]
 
 
 def test_only_the_rotation_may_read_the_admin_key_and_nobody_may_change_it(record: Record) -> None:

@@ -179,6 +179,9 @@ def test_the_app_may_use_its_objects_and_items_but_not_erase_what_was_spent(reco
         "StringEquals": {"kms:ViaService": ["s3.us-east-1.amazonaws.com", "dynamodb.us-east-1.amazonaws.com"]}
     }
     assert not any("*" in action for statement in allowed.values() for action in statement["Action"])
+    audit = {s["Sid"]: s for s in json.loads(outputs["ledger_policy"])["Statement"]}
+    assert set(audit) == {"Ledger", "UseKey"}
+    assert audit["Ledger"] == allowed["Ledger"]
 
 
 def test_the_outputs_name_every_bucket_and_table(recording: Recording) -> None:
