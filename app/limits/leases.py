@@ -102,7 +102,8 @@ class Leases:
             return
         for waiter in queue.newcomers():
             waiter.wait = scope.wait_of(now, waiter)
-            if now + waiter.wait > waiter.latest and not waiter.turn.done():
+            # What is there already takes one question more, also for one who would not wait.
+            if waiter.wait and now + waiter.wait > waiter.latest and not waiter.turn.done():
                 waiter.refused = True
                 queue.leave(waiter)
                 waiter.turn.set_result(None)
@@ -180,7 +181,7 @@ class Leases:
             for scope, answer in zip(scopes, answers, strict=True):
                 if scope.accept(answer, self._clock()):
                     again.append(scope)
-        except (ValkeyAwayError, ValueError, TypeError) as error:
+        except Exception as error:  # whatever it is, who waits must not wait for this answer
             if not isinstance(error, ValkeyAwayError):
                 log.error("Valkey's answer about limits makes no sense", extra={"fields": {"reason": str(error)}})
             for scope in scopes:

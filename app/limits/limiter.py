@@ -94,7 +94,7 @@ class Limiter:
     """Limits remembered here; the one unused for longest goes first."""
     clock: Callable[[], float] = time.monotonic
     max_waiting: int = 200
-    """Calls that wait here at once, of one tenant half as many; beyond it a call is refused if it cannot go now."""
+    """Calls that wait here at once, of one tenant half as many; beyond it a call that finds too little is refused."""
     address: str = ""
     """OpenAI's: its limits are of the project behind it, and shared by all who call there."""
     upstream_refusals: int = 0
@@ -224,6 +224,8 @@ class Limiter:
                 if scope.queue:
                     self._leases.ask(scope)
             self._leases.note(scope)
+            if back > 0 and scope.queue:
+                self._leases.pump(scope)
 
     async def sweep(self) -> int:
         """Remove the buckets that are full, which is what a missing bucket means; returns how many were removed.
@@ -257,6 +259,7 @@ class Limiter:
                 await turn
         except TimeoutError:
             waiter.refused = not waiter.served
+            waiter.wait = scope.wait_of(self.clock(), waiter)
         except asyncio.CancelledError:
             if waiter.served:  # granted in the moment in which it was given up
                 scope.give_back(1, tokens, streams)
@@ -279,7 +282,7 @@ class Limiter:
             which = f"requests per min (RPM): Limit {limits.requests}"
         else:
             which = f"tokens per min (TPM): Limit {limits.tokens}"
-        wait = waiter.wait
+        wait = waiter.wait or ANSWER_SECONDS  # others were quicker: nothing is known that says when
         return ApiError(
             "rate_limit_exceeded",
             f"Rate limit reached for {model} on {which} of {scope.label}. Please try again in {go_duration(wait)}.",

@@ -101,6 +101,22 @@ async def test_so_many_wait_and_no_more(limiter: Limiter) -> None:
     assert limiter.waiting == 0
 
 
+async def test_what_nobody_has_asked_for_yet_is_there_for_all_who_come_at_once_also_for_those_who_would_not_wait(
+    limiter: Limiter,
+) -> None:
+    cold = key(rpm=60, tpm=60_000)
+    # Far more than may wait here, and before the first lease: two do not fit.
+    calls = []
+    for _ in range(62):
+        calls.append(asyncio.create_task(limiter.reserve(cold, "gpt-6-luna", 1_000, until(limiter, 0))))
+        await asyncio.sleep(0)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [error for error in found if isinstance(error, ApiError)]
+    assert len(refused) == 2
+    assert {error.headers["retry-after"] for error in refused} <= {"1", "2"}
+    assert not any("try again in 0s" in error.message for error in refused)
+
+
 async def test_a_tenants_keys_share_its_limit_over_all_replicas(limiter: Limiter) -> None:
     other = Limiter(limiter.valkey, lambda: POLICY, max_local_keys=100)
     attempts = [replica.reserve(key(tenant="small"), "gpt-6-luna", 1) for _ in range(4) for replica in (limiter, other)]
