@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -36,21 +37,50 @@ def pulumi() -> str:
     return str(shutil.which("pulumi"))
 
 
-@pytest.fixture(scope="session")
-def living(pulumi: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Future[Lived]"]:
+class Living:
     """The life of a stack while it is lived: minutes, nearly all of them the provider's own waits."""
-    aws = emulated.start(tmp_path_factory.mktemp("life") / "emulated", Project.load().name)
-    with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(lambda: live(Life(pulumi, STACK, aws)))
-    aws.forget()
+
+    def __init__(self, pulumi: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._aws = emulated.start(Path(self._folder.name) / "emulated", Project.load().name)
+        self._thread = ThreadPoolExecutor(1)
+        self._life = Life(pulumi, STACK, self._aws)
+        self.lived = self._thread.submit(live, self._life)
+
+    def end(self) -> None:
+        """Leave nothing behind, however far it came."""
+        self._life.end()
+        self._thread.shutdown()
+        self._aws.forget()
+        self._folder.cleanup()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def begun_early(request: pytest.FixtureRequest) -> None:
-    """Let the life begin with the first test here, so that the others run while it waits."""
-    asked = any("living" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    if asked and missing() is None:
-        request.getfixturevalue("living")
+LIVING = pytest.StashKey[Living]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those here come last: what they wait for goes on beside the others."""
+    items.sort(key=lambda item: Path(__file__).parent in item.path.parents)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the life begin before the first test of all."""
+    asked = any("living" in getattr(item, "fixturenames", ()) for item in session.items)
+    command = shutil.which("pulumi")
+    if asked and command and missing() is None and not session.config.option.collectonly:
+        session.config.stash[LIVING] = Living(command)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing outlives the tests."""
+    if living := session.config.stash.get(LIVING, None):
+        living.end()
+
+
+@pytest.fixture(scope="session")
+def living(pulumi: str, pytestconfig: pytest.Config) -> "Future[Lived]":
+    """The life that was begun."""
+    return pytestconfig.stash[LIVING].lived
 
 
 @pytest.fixture(scope="session")

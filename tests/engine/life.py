@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -54,6 +55,8 @@ class Life:
         self._changed: dict[str, Any] = {}
         self.file = aws.config_file(stack, self._config)
         self._environment = {**aws.environment(self._config["aws:region"]), "PULUMI_DEBUG_COMMANDS": "true"}
+        self._running: subprocess.Popen[str] | None = None
+        self._over = False
         self._call("init", "stack", "init", stack, folder=aws.folder)
 
     @property
@@ -66,6 +69,12 @@ class Life:
         """Change settings of the stack, in the copy of its file."""
         self._changed.update({f"prodkit:{key}": value for key, value in settings.items()})
         self.aws.config_file(self.stack, self._config, self._changed)
+
+    def end(self) -> None:
+        """End the step that runs, from another thread; no other begins."""
+        self._over = True
+        if self._running:
+            _kill(self._running)
 
     def run(self, verb: str, name: str = "") -> Step:
         """Preview, refresh or destroy, or `up` as `make up` runs it."""
@@ -114,6 +123,8 @@ class Life:
 
     @contextlib.contextmanager
     def _started(self, *arguments: str, folder: Path = ROOT) -> Iterator["subprocess.Popen[str]"]:
+        if self._over:
+            raise RuntimeError("this life was ended")
         with subprocess.Popen(
             [self._command, *arguments],
             cwd=folder,
@@ -122,7 +133,9 @@ class Life:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # so that it ends with its plugins, and only when it is told here
         ) as process:
+            self._running = process
             yield process
 
     def _call(self, name: str, *arguments: str, events: Path | None = None, folder: Path = ROOT) -> Step:
@@ -134,12 +147,18 @@ class Life:
         try:
             text, _ = process.communicate(timeout=STEP_SECONDS)
         finally:
-            process.kill()  # of no effect when it has ended
+            _kill(process)
         step = Step(name, process.returncode, time.monotonic() - started, text)
         (self.aws.folder / f"{name.replace(' ', '-')}.log").write_text(text)
         if events:
             read_events(events, step)
         return step
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End a command and its plugins; of no effect when they have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _interrupt(process: "subprocess.Popen[str]", events: Path, made: int) -> None:
