@@ -152,9 +152,10 @@ async def test_when_the_ledger_is_away_a_new_tenant_is_refused_and_not_served_fo
     async def away(*_: object, **__: object) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(gateway.services.ledger.table, "_call", away)
     gateway.identity = dataclasses.replace(gateway.identity, tenant="somebody-new")
-    outcome = await gateway.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.services.ledger.table, "_call", away)
+        outcome = await gateway.ask()
     assert (outcome.status, outcome.code) == (503, "ledger_unavailable")
     assert await gateway.calls() == []
 

@@ -116,10 +116,10 @@ async def test_a_rate_limit_is_waited_out_as_long_as_it_asks(
     ingest: Ingest, documents: Documents, identity: Identity, simulator: Running, naps: Naps
 ) -> None:
     job = await post(documents, identity, "Some text.")
-    simulator.fault("status", status=429, code="rate_limit_exceeded", retry_after=7, times=2)
+    simulator.fault("status", status=429, code="rate_limit_exceeded", retry_after=2, times=2)
     assert await ingest.run(job, identity, "req_1")
     assert naps.seconds
-    assert all(7 < seconds <= 11 for seconds in naps.seconds)
+    assert all(2 < seconds <= 6 for seconds in naps.seconds)
 
 
 class Narrow:
