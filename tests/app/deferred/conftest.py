@@ -34,10 +34,14 @@ def _simulator() -> Iterator[Running]:
 
 
 @pytest.fixture
-def simulator(_simulator: Running) -> Running:
-    """The simulator, reset."""
-    _simulator.reset()
-    return _simulator
+def simulator(request: pytest.FixtureRequest, _simulator: Running) -> Iterator[Running]:
+    """The simulator, reset; or one of a test's own, with days as long as its parameter says."""
+    if day_seconds := getattr(request, "param", None):
+        with running(day_seconds=day_seconds) as own:
+            yield own
+    else:
+        _simulator.reset()
+        yield _simulator
 
 
 @dataclass
