@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 import os
 
 import pytest
@@ -17,3 +18,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--api-examples", type=int, default=5, help="requests to each path of the API; above 5 all boundaries too"
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections() -> None:
+    """A full garbage collection would look through all that is imported, and stop every event loop here for that long.
+
+    That is half a second of computing, and more time-outs than one are shorter.
+    """
+    gc.collect()
+    gc.freeze()
