@@ -20,7 +20,9 @@ import boto3
 import pytest
 import redis
 
-from app.aws import Aws
+from app import secret
+from app.aws import READ_SECONDS, Aws
+from app.ledger import service as ledger_service
 from app.services import Services
 from app.settings import Settings
 from local.children import ROOT
@@ -77,6 +79,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unhurried() -> Iterator[None]:
+    """The emulated AWS is as slow as this machine is busy: it is away only where a test says so."""
+    with pytest.MonkeyPatch.context() as patch:
+        for service in READ_SECONDS:
+            patch.setitem(READ_SECONDS, service, PATIENCE_SECONDS)
+        patch.setattr(secret, "READ_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(ledger_service, "RESERVE_SECONDS", PATIENCE_SECONDS)
+        yield
 
 
 @pytest.fixture(scope="session")

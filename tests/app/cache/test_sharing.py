@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.cache import epochs
 from app.errors import ApiError
 from app.keys import Identity
 from app.models import CachePolicy
@@ -19,9 +20,11 @@ from app.pipeline import Call, Pipeline, Reply
 from app.services import Services
 from app.settings import Settings
 from app.upstream.pool import Upstream
+from app.valkey import client
 from local.openai.server import Running, running
 from tests.app.conftest import CloudParts
 from tests.app.replica import made_up_openai_key, openai_secret
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 
@@ -65,9 +68,16 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(
-    request: pytest.FixtureRequest, settings: Settings, cloud: CloudParts, upstream: Running
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    cloud: CloudParts,
+    upstream: Running,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Fleet]:
     upstream.reset()
+    # After a fraction of a second a replica goes on without the store and shares nothing; here that is a busy machine.
+    monkeypatch.setattr(client, "OPERATION_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(epochs, "TRUSTED_SECONDS", PATIENCE_SECONDS)
     if getattr(request, "param", "single") == "cluster":
         settings = replace(settings, cache_port=request.getfixturevalue("cluster_port"), cache_mode="cluster")
     settings = replace(settings, openai_secret_arn=openai_secret(cloud, made_up_openai_key()))
