@@ -51,11 +51,15 @@ class Epochs:
         """Everything that had happened when the server was asked is applied: trust it from then on."""
         self._trusted_until = max(self._trusted_until, asked_at + TRUSTED_SECONDS)
 
-    def start(self, seen: str) -> None:
-        """Begin anew after `seen`; what was known is dropped, and nothing is trusted before `renew`."""
+    def doubt(self) -> None:
+        """Drop what is known; nothing is trusted before `renew`."""
         self._trusted_until = float("-inf")
-        self.seen = seen
         self._drop()
+
+    def start(self, seen: str) -> None:
+        """The same, and begin anew after `seen`."""
+        self.seen = seen
+        self.doubt()
 
     def apply(self, events: Iterable[Event]) -> None:
         """Take events in their order; one that was seen already changes nothing."""

@@ -52,6 +52,8 @@ class Watch:
         self._on_waiting = on_waiting
         self._inbox_seen = "0-0"
         self._joined = False
+        self._lost = False
+        """This replica has seen events that the server has not, and the server has not been told yet."""
         self._renewing = False
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +64,7 @@ class Watch:
     async def start(self) -> None:
         """Begin; returns after the first attempt, whatever comes of it."""
         with contextlib.suppress(ValkeyAwayError):
-            await self._join(lost=False)
+            await self._join()
         self._task = asyncio.create_task(self._run(), name="epochs")
 
     async def stop(self) -> None:
@@ -149,7 +151,7 @@ class Watch:
         while not self._stopping:
             try:
                 if not self._joined:
-                    await self._join(lost=False)
+                    await self._join()
                 await self._read()
                 await self._sync()
             except ValkeyAwayError:
@@ -158,12 +160,17 @@ class Watch:
                 log.warning("epochs cannot be read", extra={"fields": {"reason": type(error).__name__}})
                 await self._sleep(AWAY_SECONDS)
 
-    async def _join(self, *, lost: bool) -> None:
-        asked_at = self._clock()
-        seen, _ = await JOIN.call(self._valkey, SHARED_KEYS, self.replica, int(lost))
+    async def _join(self) -> None:
+        # Before the answer is here the server already takes it that this replica has seen everything.
+        self.epochs.doubt()
+        self._joined = False
+        asked_at, asked_in = self._clock(), self.epochs.round
+        seen, _ = await JOIN.call(self._valkey, SHARED_KEYS, self.replica, int(self._lost))
+        if self.epochs.round != asked_in:
+            return  # another one is under way, and the server may have noted more for it than this one was told
         self.epochs.start(seen.decode())
         self.epochs.renew(asked_at)
-        self._joined = True
+        self._joined, self._lost = True, False
 
     async def _read(self) -> None:
         """Wait for an event, or for the time to renew; on a connection of its own, as it blocks.
@@ -202,13 +209,13 @@ class Watch:
     async def _sync(self) -> None:
         """Say what was seen, and take what came since. May run twice at once: what is answered twice counts once."""
         while True:
-            asked_at, seen = self._clock(), self.epochs.seen
+            asked_at, asked_in, seen = self._clock(), self.epochs.round, self.epochs.seen
             answer = await SYNC.call(self._valkey, SHARED_KEYS, self.replica, seen)
-            if self.epochs.seen != seen:
+            if (self.epochs.round, self.epochs.seen) != (asked_in, seen):
                 continue
             if answer[0] != b"ok":
-                self._joined = False
-                await self._join(lost=answer[0] == b"lost")
+                self._lost = self._lost or answer[0] == b"lost"
+                await self._join()
                 return
             said = _pairs(answer[2])
             said.pop(SINCE, None)

@@ -6,6 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from app.cache.scripts import JOIN
+from app.cache.watch import Watch
 from tests.app.cache import simulation
 from tests.app.cache.simulation import QUESTIONS, TAGS, TENANTS, World
 
@@ -18,6 +20,51 @@ def test_no_answer_is_stale_or_anothers_in_a_hundred_thousand_steps() -> None:
         world = simulation.run(STEPS, seed)
         assert world.hits > 50
         assert world.changes > 50
+
+
+def until_it_joins(world: World) -> simulation.Strand:
+    """Let everything go on, time as well, until a replica is about to ask to begin anew."""
+    while True:
+        for strand in world.waiting():
+            if strand.waits is not None and strand.waits.parts[:2] == ("EVALSHA", JOIN._hash):
+                return strand
+        for strand in world.waiting():
+            world.advance(strand)
+        world.now += 0.01
+
+
+def joined_world() -> tuple[World, Watch]:
+    """One replica that trusts what it knows, an epoch among it."""
+    world = World(1)
+    joining, watch = until_it_joins(world), world.replicas[0].answers.watch
+    world.advance(joining)
+    world.advance(joining)
+    watch.epochs.learn("acme\0", "1-0", watch.epochs.round)
+    assert watch.epochs.stamp(("acme\0",), world.now) == "1-0"
+    return world, watch
+
+
+def test_a_replica_that_begins_anew_answers_nothing_before_it_is_told_what_it_counts_as_having_seen() -> None:
+    world, watch = joined_world()
+    world.server.lose("replicas")
+    joining = until_it_joins(world)
+    world.server._bump("", "acme\0")
+    world.advance(joining)  # done there, and not yet known here
+    assert world.server.replicas[watch.replica].startswith("2-0 ")
+    assert watch.epochs.stamp(("acme\0",), world.now) is None
+
+
+def test_a_loss_that_was_noticed_is_told_until_valkey_has_heard_it() -> None:
+    world, watch = joined_world()
+    world.server._bump("", "acme\0")
+    while watch.epochs.seen != "2-0":
+        world.advance(world.waiting()[0])
+        world.now += 0.01
+    del world.server.events[1:]  # a failover to a node that had not heard of it
+    world.advance(until_it_joins(world), fail=True)
+    again = until_it_joins(world)
+    assert again.waits is not None
+    assert again.waits.parts[-1] == 1
 
 
 class Fleet(RuleBasedStateMachine):
