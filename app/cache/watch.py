@@ -165,7 +165,11 @@ class Watch:
         self.epochs.doubt()
         self._joined = False
         asked_at, asked_in = self._clock(), self.epochs.round
-        seen, _ = await JOIN.call(self._valkey, SHARED_KEYS, self.replica, int(self._lost))
+        self._renewing = True
+        try:
+            seen, _ = await JOIN.call(self._valkey, SHARED_KEYS, self.replica, int(self._lost))
+        finally:
+            self._renewing = False
         if self.epochs.round != asked_in:
             return  # another one is under way, and the server may have noted more for it than this one was told
         self.epochs.start(seen.decode())

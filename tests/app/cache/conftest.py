@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from app.valkey.client import Valkey
 
 MakeReplica = Callable[[], Awaitable[Answers]]
 POLICY = CachePolicy(60, 30)
+KNOWN_SECONDS = 5.0
 
 
 def place_of_text(tenant: str, text: str, *tags: str, stream: bool = False) -> Place:
@@ -28,12 +30,20 @@ def place_of_text(tenant: str, text: str, *tags: str, stream: bool = False) -> P
 
 
 async def place_at(answers: Answers, tenant: str = "acme", text: str = "hi", *tags: str) -> Place:
-    """The place of a question at the epochs that a replica knows."""
+    """The place of a question at the epochs that a replica knows, once it knows them."""
     place = place_of_text(tenant, text, *tags)
-    stamp = await answers.watch.stamp(place.fields)
-    assert stamp is not None
+    async with asyncio.timeout(KNOWN_SECONDS):
+        while (stamp := await answers.watch.stamp(place.fields)) is None:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
     place.at(stamp)
     return place
+
+
+async def kept(answers: Answers, place: Place, token: str, body: bytes) -> bool:
+    """Whether an answer that is stored is there then."""
+    answers.store.keep(place, token, answers.made(place, body, "m"))
+    entry = (await answers.store.follow(place, token, 0)).entry
+    return entry is not None and entry.body == body
 
 
 @pytest.fixture(params=["single", "cluster"])

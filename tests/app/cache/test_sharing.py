@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from app.cache import epochs
 from app.errors import ApiError
-from app.keys import Identity
 from app.models import CachePolicy
-from app.pipeline import Call, Pipeline, Reply
-from app.services import Services
+from app.pipeline import Reply
 from app.settings import Settings
-from app.upstream.pool import Upstream
 from app.valkey import client
 from local.openai.server import Running, running
+from tests.app.cache.fleet import Fleet, open_fleet, state
 from tests.app.conftest import CloudParts
-from tests.app.replica import made_up_openai_key, openai_secret
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
@@ -33,37 +27,6 @@ pytestmark = pytest.mark.process
 def upstream() -> Iterator[Running]:
     with running(speed=0.5) as simulator:  # answers take their time, so that there is something to join
         yield simulator
-
-
-@dataclass
-class Fleet:
-    """Replicas as pipelines of one process, and the OpenAI behind them."""
-
-    pipelines: list[Pipeline]
-    services: list[Services]
-    upstream: Running
-    identity: Identity
-
-    async def ask(
-        self,
-        replica: int,
-        body: dict[str, Any],
-        *,
-        identity: Identity | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> Reply:
-        call = Call(
-            "/v1/responses",
-            json.dumps({"model": "fast", **body}).encode(),
-            identity or self.identity,
-            f"req_{secrets.token_hex(8)}",
-            {"content-type": "application/json", **(headers or {})},
-        )
-        return await self.pipelines[replica].run(call)
-
-    async def settle(self) -> None:
-        for pipeline in self.pipelines:
-            await pipeline.close()
 
 
 @pytest.fixture
@@ -80,25 +43,8 @@ async def fleet(
     monkeypatch.setattr(epochs, "TRUSTED_SECONDS", PATIENCE_SECONDS)
     if getattr(request, "param", "single") == "cluster":
         settings = replace(settings, cache_port=request.getfixturevalue("cluster_port"), cache_mode="cluster")
-    settings = replace(settings, openai_secret_arn=openai_secret(cloud, made_up_openai_key()))
-    tag = secrets.token_hex(6)
-    identity = Identity(f"tenant-{tag}", tag, "test", "user", 100_000, 100_000_000)
-    async with contextlib.AsyncExitStack() as stack:
-        services = [await Services.start(settings) for _ in range(3)]
-        pools = [
-            await stack.enter_async_context(Upstream(upstream.base_url, connections=64, tcp_keep_alive_seconds=45))
-            for _ in range(3)
-        ]
-        pipelines = [Pipeline(*parts) for parts in zip(services, pools, strict=True)]
-        made = Fleet(pipelines, services, upstream, identity)
+    async with open_fleet(settings, cloud, upstream, 3) as made:
         yield made
-        await made.settle()
-        for service in services:
-            await service.stop()
-
-
-def state(reply: Reply) -> str:
-    return dict(reply.headers)["x-prodkit-cache"]
 
 
 async def text(reply: Reply) -> bytes:
@@ -287,6 +233,7 @@ async def test_an_invalidated_answer_is_gone_everywhere_and_no_join_reaches_back
     assert len(fleet.upstream.requests()) == 3
 
 
+@pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
 async def test_the_same_idempotency_key_is_one_call_and_one_charge(fleet: Fleet) -> None:
     body = {"input": "Pay once.", "temperature": 2}
     once = {"idempotency-key": secrets.token_hex(4)}
