@@ -62,6 +62,10 @@ class KeyStore:
         self._max_unknown = max(1, max_entries // UNKNOWN_SHARE)
         self._reads: dict[str, asyncio.Task[Identity | None]] = {}
 
+    def known(self, presented: str) -> Identity | None:
+        """The identity of a key that was read of late; None when `lookup` may have to wait, or would find none."""
+        return self._fresh(key_hash(presented)) if _KEY.fullmatch(presented) is not None else None
+
     async def lookup(self, presented: str) -> Identity | None:
         """The identity of a key, or None when the key is malformed (no table is asked), unknown or revoked.
 
@@ -70,16 +74,22 @@ class KeyStore:
         if _KEY.fullmatch(presented) is None:
             return None
         digest = key_hash(presented)
+        known = self._fresh(digest)
+        if known is not None:
+            return known
         now = self._clock()
-        known = self._known.get(digest)
-        if known is not None and now < known[0]:
-            if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS:
-                self._begin_reading(digest)
-            return known[1]
         if now < self._unknown.get(digest, now):
             return None
         # Shielded: the caller that began the read may go away while others wait for it.
         return await asyncio.shield(self._begin_reading(digest))
+
+    def _fresh(self, digest: str) -> Identity | None:
+        known, now = self._known.get(digest), self._clock()
+        if known is None or now >= known[0]:
+            return None
+        if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS:
+            self._begin_reading(digest)
+        return known[1]
 
     def _begin_reading(self, digest: str) -> asyncio.Task[Identity | None]:
         read = self._reads.get(digest)

@@ -63,6 +63,8 @@ def decode(key: str, value: bytes) -> Entry | None:
         good = all(type(meta[name]) is kind for name, kind in _TYPES.items()) and all(
             type(meta[name]) in (int, float) for name in _NUMBERS
         )
+        # They go into headers of the answer.
+        good = good and (meta["content_type"] + meta["model"]).isprintable() and 200 <= meta["status"] < 600
         return Entry(body=rest[body_at:], **meta) if good else None
     except (ValueError, TypeError, KeyError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,7 @@ class Memory:
         self._max = max_bytes - self._roads_max
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._roads: OrderedDict[Request, Road] = OrderedDict()
+        self._roads_of: Counter[bytes] = Counter()
         self._bytes = self._road_bytes = 0
 
     @property
@@ -82,6 +83,10 @@ class Memory:
                 self._drop(next(iter(self._held)))
         return held
 
+    def asked(self, body: bytes) -> bool:
+        """Whether a request with such a body is remembered, of whomever."""
+        return body in self._roads_of
+
     def road(self, request: Request, models: Models) -> Road | None:
         """Where the very same request led under the same models document."""
         road = self._roads.get(request)
@@ -97,6 +102,7 @@ class Memory:
         """Keep where a request leads."""
         self._forget(request)
         self._roads[request] = road
+        self._roads_of[request[2]] += 1
         self._road_bytes += _road_size(request)
         while self._road_bytes > self._roads_max:
             self._forget(next(iter(self._roads)))
@@ -109,6 +115,9 @@ class Memory:
     def _forget(self, request: Request) -> None:
         if self._roads.pop(request, None) is not None:
             self._road_bytes -= _road_size(request)
+            self._roads_of[request[2]] -= 1
+            if not self._roads_of[request[2]]:
+                del self._roads_of[request[2]]
 
 
 def timed(entry: Entry, age: float, now: float) -> Held:

@@ -184,9 +184,13 @@ class Metrics:
 
     def count(self, name: str, value: float = 1) -> None:
         """Add `value` to a counter; raises KeyError for a name that no alarm or dashboard knows."""
-        if name not in UNITS or name in DISTRIBUTIONS:
+        counts = self._counts
+        if name in counts:
+            counts[name] += value
+        elif name not in UNITS or name in DISTRIBUTIONS:
             raise KeyError(name)
-        self._counts[name] = self._counts.get(name, 0) + value
+        else:
+            counts[name] = value
 
     def observe(self, name: str, value: float) -> None:
         """Add one measurement in the metric's unit to a distribution; raises KeyError for any other name."""
@@ -211,6 +215,10 @@ class Metrics:
         """A request ended, in whatever way."""
         self._count_time()
         self._in_flight = max(0, self._in_flight - 1)
+
+    def passed(self, seconds: float) -> None:
+        """A request was in flight for so long, and never while anything else ran."""
+        self._in_flight_seconds += seconds
 
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:

@@ -110,6 +110,17 @@ class Pipeline:
             self._write(record)
         return reply
 
+    def at_once(self, call: Call) -> Reply | None:
+        """The same for a call that was answered before in the very same bytes; None = it has to `run`.
+
+        Raises what `run` would raise for it, which tells the line then: here only an answer has one.
+        """
+        record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
+        reply = self._look_up.at_once(call, record)
+        if reply is not None:
+            self._write(record)
+        return reply
+
     async def close(self) -> None:
         """Wait until everything that was used is settled. Call it when no call runs any more."""
         while self._pending:

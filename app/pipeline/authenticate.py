@@ -14,14 +14,24 @@ HELP = "Send `Authorization: Bearer prodkit_...`; `python -m app.keys create --t
 
 async def authenticate(authorization: str | None, keys: KeyStore) -> Identity:
     """The identity behind an Authorization header; raises ApiError 401 `invalid_api_key`, never repeating the key."""
-    scheme, _, presented = (authorization or "").strip().partition(" ")
-    presented = presented.strip()
-    if not presented or scheme.lower() != "bearer":
+    presented = _presented(authorization)
+    if not presented:
         raise ApiError("invalid_api_key", f"You didn't provide an API key. {HELP}", headers=_CHALLENGE)
     identity = await keys.lookup(presented) if presented.startswith("prodkit_") else None
     if identity is None:
         raise ApiError("invalid_api_key", f"Incorrect API key provided. {HELP}", headers=_CHALLENGE)
     return identity
+
+
+def known_identity(authorization: str | None, keys: KeyStore) -> Identity | None:
+    """The same without waiting; None for a key that has to be read, and for every other for which this raises."""
+    presented = _presented(authorization)
+    return keys.known(presented) if presented else None
+
+
+def _presented(authorization: str | None) -> str:
+    scheme, _, presented = (authorization or "").strip().partition(" ")
+    return presented.strip() if scheme.lower() == "bearer" else ""
 
 
 _CHALLENGE = {"www-authenticate": "Bearer"}

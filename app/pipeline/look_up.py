@@ -43,7 +43,10 @@ class LookUp:
     def at_once(self, call: Call, record: Record) -> Reply | None:
         """The reply to a call that was answered before in the very same bytes, when that needs no waiting at all."""
         headers = call.headers
-        if any(name in headers for name in _UNUSUAL) or not self._services.budgets.idle:
+        # First, as most questions were not asked before.
+        if not self._answers.memory.asked(call.body) or not self._services.budgets.idle:
+            return None
+        if any([name in headers for name in _UNUSUAL]):  # noqa: C419 - a generator costs more than it spares
             return None
         way = self._answers.short_way(call, headers.get(TAGS_HEADER), self._services.models.current)
         if way is None:

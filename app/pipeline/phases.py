@@ -13,8 +13,8 @@ class Phases:
 
     started: float = field(default_factory=time.perf_counter)
     """Its headers are here: what the network, TLS and the balancer took before is not seen by this process."""
-    receive_seconds: float = 0.0
-    """Spent reading the body, so waiting for the caller."""
+    receive_seconds: float | None = None
+    """Spent reading the body, so waiting for the caller; None = there was none to read."""
     asked_at: float | None = None
     """The first attempt at OpenAI began."""
     began_at: float | None = None
@@ -55,7 +55,7 @@ class Phases:
                 prompt = until - began
             else:
                 whole = until - began
-        overhead = ended - self.started - self.receive_seconds - (until - asked)
+        overhead = ended - self.started - (self.receive_seconds or 0.0) - (until - asked)
         return Split(overhead, failed, prompt, generation, whole)
 
 

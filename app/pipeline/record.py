@@ -221,7 +221,7 @@ def write(record: Record, counts: Metrics) -> None:
         cost_usd=record.cost_pico / PICO_PER_USD if usage else None,
         latency_ms=_ms(latency),
         first_token_ms=_ms(first_token),
-        receive_ms=_ms(phases.receive_seconds or None),
+        receive_ms=_ms(phases.receive_seconds),
         overhead_ms=_ms(split.overhead),
         failed_attempts_ms=_ms(split.failed) or None,
         prompt_ms=_ms(split.prompt),
@@ -246,7 +246,7 @@ def _observe(record: Record, counts: Metrics, latency: float, first_token: float
     observe = counts.observe
     if record.parent is None:
         observe(metrics.REQUEST_LATENCY_MS, latency * 1000)
-    if record.phases.receive_seconds:
+    if record.phases.receive_seconds is not None:
         observe(metrics.RECEIVE_MS, record.phases.receive_seconds * 1000)
     if split.overhead is not None:
         observe(metrics.OVERHEAD_MS, split.overhead * 1000)

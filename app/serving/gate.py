@@ -45,6 +45,11 @@ class Gate:
         """Bytes of long request bodies inside, as their requests announced them."""
         return self._body_bytes_inside
 
+    @property
+    def full(self) -> bool:
+        """Whether even an interactive request is refused."""
+        return self._metrics.in_flight >= self._limit
+
     @contextlib.contextmanager
     def enter(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Iterator[None]:
         """Holds a place inside the `with` block. `headers` are the request's, names in lower case; nothing is read.

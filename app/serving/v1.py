@@ -70,7 +70,7 @@ class V1:
             return
         waited = time.perf_counter()
         body = await read_body(receive, headers.get("content-length"))
-        record.phases.receive_seconds = time.perf_counter() - waited
+        record.phases.receive_seconds = time.perf_counter() - waited + (record.phases.receive_seconds or 0.0)
         reply: Reply | None = None
         call = Call(path, body, record.identity, record.request_id, headers, record)
         async with until_disconnect(receive, call.left):
@@ -137,6 +137,9 @@ class Headers(Mapping[str, str]):
         """As a mapping's; its own would raise and catch an error for each that is missing."""
         value = self._raw.get(name.encode("latin-1"))
         return default if value is None else value.decode("latin-1")
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.encode("latin-1", "replace") in self._raw
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)

@@ -24,6 +24,8 @@ from app.pipeline.record import Record
 from app.services import Services
 from app.serving import health
 from app.serving.gate import Gate
+from app.serving.hits import PATHS, Hits
+from app.serving.protocol import HELD_KEY, AtOnce, Whole
 from app.serving.v1 import PREFIX, V1, new_request_id, send_error
 from app.upstream.pool import Upstream
 
@@ -59,6 +61,9 @@ class WebApp:
         self._pipeline: Pipeline | None = None
         self._gate: Gate | None = None
         self._v1 = V1(self.services, self.pipeline)
+        self._hits: Hits | None = None
+        self.at_once = AtOnce(PATHS, self._answer_at_once)
+        """For the server: what needs no waiting."""
         router = Router(
             [
                 Route("/health/live", _live, methods=["GET"]),
@@ -84,6 +89,11 @@ class WebApp:
             raise RuntimeError("the application has not started")
         return self._pipeline
 
+    def _answer_at_once(
+        self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, held: float
+    ) -> Whole | None:
+        return None if self._hits is None else self._hits.answer(path, headers, body, held)
+
     def drain(self) -> None:
         """From now on /health/ready fails; requests are served as before."""
         if self._services is not None:
@@ -97,6 +107,10 @@ class WebApp:
             return
         record = Record(new_request_id(), scope["path"])
         record.method = scope["method"]
+        held = scope.get(HELD_KEY)
+        if held is not None:
+            record.phases.started -= held
+            record.phases.receive_seconds = held
         exporting = self._services is not None and self._services.metrics.telemetry is not None
         record.trace = trace.begin(scope["headers"], record.request_id, sampled=exporting)
         try:
@@ -150,6 +164,7 @@ class WebApp:
                 size = services.container
                 self._gate = Gate(size.max_concurrent_requests, services.metrics, size.body_bytes)
                 self._services = services
+                self._hits = Hits(services, self._gate, self._pipeline)
                 yield
                 await self._pipeline.close()
         finally:

@@ -10,9 +10,10 @@ from app.cache.entry import Entry, decode, encode
 
 ANSWER = Entry(b'{"id": "resp_1"}', "application/json", "gpt-6-luna", 200, 1.5, 300, 60)
 SECONDS = st.floats(0, 1e9)
+TEXT = st.text(max_size=40).filter(str.isprintable)
 
 
-@given(st.builds(Entry, st.binary(), st.text(max_size=40), st.text(max_size=40), st.just(200), SECONDS, SECONDS))
+@given(st.builds(Entry, st.binary(), TEXT, TEXT, st.just(200), SECONDS, SECONDS))
 def test_what_is_stored_comes_back(answer: Entry) -> None:
     assert decode("k", encode("k", answer)) == answer
 
@@ -40,7 +41,8 @@ GOOD = orjson.loads(orjson.dumps({name: getattr(ANSWER, name) for name in entry.
 
 @pytest.mark.parametrize(
     "meta",
-    [b"[]", b"{}", b'{"model": 1}', b"x", b"", orjson.dumps(GOOD | {"status": "200"}), orjson.dumps(GOOD | {"x": 1})],
+    [b"[]", b"{}", b'{"model": 1}', b"x", b"", orjson.dumps(GOOD | {"status": "200"}), orjson.dumps(GOOD | {"x": 1})]
+    + [orjson.dumps(GOOD | bad) for bad in ({"model": "m\r\nx: y"}, {"content_type": "a\n"}, {"status": 99})],
 )
 def test_a_value_with_a_good_digest_and_a_bad_description_is_a_miss(meta: bytes) -> None:
     rest = len(meta).to_bytes(entry.LENGTH_BYTES, "big") + meta
