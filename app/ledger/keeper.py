@@ -34,9 +34,12 @@ TICK_SECONDS = 1.0
 PAGE_SECONDS = 5.0
 PUBLISH_SECONDS = 30.0
 """How old the item's view of what a busy lease spent may be; blocks that are asked for carry it sooner."""
+NOTICED_SHARE = 100
+"""A hundredth of a limit that the item does not say yet is said at once: whoever watches a small budget sees it go."""
 IDLE_SECONDS = 60.0
 WATCH_SECONDS = 15.0
-LIMITS_SECONDS = 10.0
+LIMITS_SECONDS = 5.0
+"""How late a limit that somebody set is in force everywhere."""
 BLOCK_SECONDS = 30.0
 """A block lasts about so long at the lease's own pace."""
 REFUSED_SECONDS = 1.0
@@ -134,15 +137,17 @@ class Keeper:
         await self._meeting.run(lease, lambda: self._find(lease))
 
     async def _find(self, lease: Lease) -> None:
-        kind = lease.window[0]
-        limit = self.limit_of(lease.scope, kind)
-        wanted = UNBOUNDED_PICO if limit is None else limit
         item = await self.table.read(lease.scope, lease.window)
         if item is None:
-            item = await self.table.create(lease.scope, lease.window, wanted)
-        elif item.limit != wanted:
-            item = await self._set_item_limit(lease.scope, lease.window, item, wanted)
+            await self._know_limits(fresh=True)  # one that was set a moment ago holds from the first dollar on
+            item = await self.table.create(lease.scope, lease.window, self._wanted(lease))
+        if item.limit != self._wanted(lease):
+            item = await self._set_item_limit(lease.scope, lease.window, item, self._wanted(lease))
         lease.see(item)
+
+    def _wanted(self, lease: Lease) -> int:
+        limit = self.limit_of(lease.scope, lease.window[0])
+        return UNBOUNDED_PICO if limit is None else limit
 
     async def _set_item_limit(self, scope: str, name: str, item: Item, limit: int) -> Item:
         while item.limit != limit:
@@ -327,7 +332,8 @@ class Keeper:
                 continue
             if 2 * lease.committed > lease.line + lease.published and now >= lease.refused_until:
                 lease.block = lease.size(lease.wanted, lease.burn)
-            if not lease.block and now - lease.published_at >= PUBLISH_SECONDS:
+            seen_late = (lease.filed - lease.published) * NOTICED_SHARE >= lease.limit
+            if not lease.block and (seen_late or now - lease.published_at >= PUBLISH_SECONDS):
                 lease.published_at = now
                 lease.publish()
 
@@ -353,6 +359,10 @@ class Keeper:
             if self._standing.version < 0 or await self.table.limits_version() != self._standing.version:
                 self._standing = await self.table.standing()
                 self._lines.clear()  # a scope may have a daily window now
+                moved = [lease for lease in self.book.current.values() if lease.limit not in (0, self._wanted(lease))]
+                for failure in await in_turns(map(self._find, moved), WRITES_AT_ONCE):
+                    if failure is not None:
+                        raise failure
         except Exception as error:
             self._note_away(error)
             raise LedgerAwayError from error

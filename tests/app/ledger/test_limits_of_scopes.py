@@ -54,6 +54,21 @@ async def test_a_scope_without_money_is_not_asked_for_by_every_request(make: Mad
     await spend(ledger, payer, 10)
 
 
+async def test_a_limit_that_is_set_elsewhere_holds_in_items_that_are_there_and_in_those_to_come(
+    make: Made, payer: Payer
+) -> None:
+    (ledger, _, clock), (other, _, _) = make(), make()
+    await spend(ledger, payer, 10)
+    newer = payer._replace(tenant=f"{payer.tenant}-newer")
+    for tenant in (payer.tenant, newer.tenant):  # by somebody who does not know the owner's zone, or in that moment
+        await other.table.set_standing(f"tenant:{tenant}", MONTHLY, 10**9, "ada", "a test")
+    await spend(ledger, newer, 10)
+    clock.now += keeper.LIMITS_SECONDS
+    await ledger.tick()
+    for tenant in (payer.tenant, newer.tenant):
+        assert (await ledger.account(f"tenant:{tenant}")).limit == 10**9
+
+
 async def test_a_limit_below_what_is_spent_stops_grants_and_loses_nothing(make: Made, payer: Payer) -> None:
     ledger, _, _ = make()
     scope = f"tenant:{payer.tenant}"
