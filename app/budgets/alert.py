@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS = 90 * 86_400
 """How long the table remembers that something was told."""
+MOST_REMEMBERED = 10_000
 MAX_SUBJECT = 100  # characters, SNS
 _SPANS = {Span.DAY: "daily", Span.MONTH: "monthly"}
 
@@ -139,9 +140,14 @@ class Teller:
         self._topic = topic_arn
         self._stack = stack
         self._note = note
+        self._told: set[tuple[str, str, str]] = set()
+        """What the table is known to remember: nobody asks it at every look."""
 
     async def tell(self, alert: Alert, now: float) -> bool:
         """Tell it unless it was told; whether it was told now. Raises botocore's errors, and then it is told again."""
+        name = (alert.scope, alert.window, alert.kind)
+        if name in self._told:
+            return False
         key = {"pk": {"S": f"ALERT#{alert.scope}"}, "sk": {"S": f"{alert.window}#{alert.kind}"}}
         try:
             await self._aws.call(
@@ -154,6 +160,7 @@ class Teller:
         except Exception as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
+            self._remember(name)
             return False
         if self._topic:
             subject = f"[prodkit {self._stack}] {alert.subject}"[:MAX_SUBJECT]
@@ -167,7 +174,13 @@ class Teller:
                 self._note(alert, error_code(error))
                 raise
         self._note(alert, "told" if self._topic else "no topic")
+        self._remember(name)
         return True
+
+    def _remember(self, name: tuple[str, str, str]) -> None:
+        if len(self._told) >= MOST_REMEMBERED:
+            self._told.clear()
+        self._told.add(name)
 
 
 def due_percents(policy: Policy, standing: Standing) -> list[int]:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
+"""Between two looks at every budget, at the longest, and between two at whether this replica shall watch."""
+LEAST_LOOK_SECONDS, SCOPE_SECONDS = 3.0, 0.1
+"""Few budgets are looked at sooner: as many reads a second as many budgets need, about ten."""
 KEEP_SECONDS = 600.0
 """A memory is written so often, and whenever its rung moves."""
 MAX_SCOPES = 300
@@ -112,6 +115,7 @@ class Watcher:
         self._habits: dict[str, Habit] = {}
         self._published: dict[str, Published] | None = None
         self._next = 0
+        self._untold: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -126,8 +130,10 @@ class Watcher:
             self._task = None
 
     async def look(self) -> bool:
-        """One round, when this replica watches; whether it did. Raises when the tables do not answer."""
+        """One round, when this replica watches; whether it did. Raises when the tables do not answer, and, once
+        everything else is done, when somebody could not be told."""
         now = self._wall_clock()
+        self._untold = None
         if not await self._memories.lead(now):
             # Somebody else moves them now: what is known here grows old.
             self._known.clear()
@@ -144,6 +150,8 @@ class Watcher:
         account = await self._accounts.account(ORG, "M")
         rung = max((p.rung for m in self._known.values() for p in m.places.values()), default=Rung.NORMAL)
         self._report(Seen(account.spent, account.reserved, account.suspense, account.limit, rung))
+        if self._untold is not None:
+            raise self._untold
         return True
 
     async def _run(self) -> None:
@@ -152,7 +160,14 @@ class Watcher:
                 await self.look()
             except Exception as error:
                 log.warning("budgets were not looked at", extra={"fields": {"reason": error_code(error)}})
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.pause)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._known:
+            return LOOK_SECONDS
+        return min(LOOK_SECONDS, max(LEAST_LOOK_SECONDS, SCOPE_SECONDS * len(self._known)))
 
     def _turn(self, every: list[str]) -> list[str]:
         """The organisation each time, the others in turns."""
@@ -206,14 +221,23 @@ class Watcher:
         memory.told = {name: rung for name, rung in memory.told.items() if name[0] != kind or name == window}
         told = memory.told.get(window, 0)
         for percent in due_percents(policy, standing)[-1:]:
-            await self._teller.tell(spent_alert(scope, standing, percent, self._zone), standing.now)
+            await self._tell(spent_alert(scope, standing, percent, self._zone), standing.now)
         if place.rung > told:
             # Each rung once a window; what was told before is not taken back with a second recovery either.
-            if await self._teller.tell(rung_alert(scope, standing, place.rung, self._zone), standing.now):
+            if await self._tell(rung_alert(scope, standing, place.rung, self._zone), standing.now):
                 memory.told[window] = int(place.rung)
         elif place.rung is Rung.NORMAL and told:
-            await self._teller.tell(recovered_alert(scope, standing, place.since, self._zone), standing.now)
-            memory.told[window] = 0
+            alert = recovered_alert(scope, standing, place.since, self._zone)
+            if await self._tell(alert, standing.now) is not None:
+                memory.told[window] = 0
+
+    async def _tell(self, alert: Alert, now: float) -> bool | None:
+        """Whether it was told now, None when it could not be: a topic that is gone holds up no rung."""
+        try:
+            return await self._teller.tell(alert, now)
+        except Exception as error:
+            self._untold = error
+            return None
 
     async def _watch_habit(self, scope: str, memory: Memory, policy: Policy, month: str, now: float) -> None:
         hour = int(now // HOUR)
@@ -222,15 +246,16 @@ class Watcher:
             habit = self._habits[scope] = Habit(memory.history, now)
         found = habit.judge(now)
         if found is None:
-            if memory.runaway_at and now - memory.runaway_at >= CALM_SECONDS:
-                await self._teller.tell(calm_alert(scope, month, hour), now)
+            over = memory.runaway_at and now - memory.runaway_at >= CALM_SECONDS
+            if over and await self._tell(calm_alert(scope, month, hour), now) is not None:
                 memory.runaway_at = 0.0
             return
         if not memory.runaway_at:
             if policy.hold_runaways:
                 await self._hold(scope, now)
             alert = runaway_alert(scope, found, held=policy.hold_runaways, window=month, hour=hour)
-            await self._teller.tell(alert, now)
+            if await self._tell(alert, now) is None:
+                return
         memory.runaway_at = now
 
     async def _hold(self, scope: str, now: float) -> None:

@@ -243,11 +243,12 @@ async def test_a_runaway_is_told_held_if_wanted_and_over_when_it_is_over(
     assert world.subjects() == ["Spending back to its habit: tenant acme"]
 
 
-async def test_a_message_that_was_not_sent_is_sent_again(world: World) -> None:
+async def test_a_message_that_was_not_sent_is_sent_again(world: World, client: Any, table: str) -> None:
     world.books.months["org"] = Money(limit=100 * USD, spent=100 * USD)
     broken = world.new(topic_arn="arn:aws:sns:us-east-1:123456789012:absent", spent_percents=[])
     with pytest.raises(Exception, match="NotFound"):
         await broken.look()
+    assert holds.read(client, table).rungs["org"].rung is Rung.REFUSED, "what cannot be told holds up no rung"
     world.now += LEASE_SECONDS + 1
     await world.new("two", spent_percents=[]).look()
     assert world.subjects() == ["Budget of this service: refused"]
