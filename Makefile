@@ -49,7 +49,7 @@ promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging 
 	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
 
 kill: $(READY) ## stop STACK's spending within 2 s: TENANT=, KEY=, MODEL= or ALL=1, and WHY="..."; UNDO=1 lets it go on
-	@$(NEEDED)$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant '$(TENANT)') $(if $(KEY),--key '$(KEY)') $(if $(MODEL),--model '$(MODEL)') $(if $(ALL),--all) $(if $(UNDO),--undo) --why '$(WHY)'
+	@$(if $(GIVEN),,$(error name the stack: make kill STACK=dev; a run of make up has its command on its screen, under 4))$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant '$(TENANT)') $(if $(KEY),--key '$(KEY)') $(if $(MODEL),--model '$(MODEL)') $(if $(ALL),--all) $(if $(UNDO),--undo) --why '$(WHY)'
 
 destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from the emulated one
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)

@@ -227,6 +227,12 @@ def _deployment(aws: Aws, name: str, inputs: Inputs) -> Made:
     }
 
 
+def _topic(aws: Aws, name: str, inputs: Inputs) -> Made:
+    """A topic to publish to. Subscriptions stay out: nothing here sends mail."""
+    arn = aws.client("sns").create_topic(Name=inputs.get("name") or physical_name(name))["TopicArn"]
+    return arn, {"arn": arn}
+
+
 MAKERS: dict[str, Callable[[Aws, str, Inputs], Made]] = {
     "aws:s3/bucket:Bucket": _bucket,
     # Bucket policies stay out: moto applies "deny what is not TLS" without its condition, and this AWS has no TLS.
@@ -234,6 +240,7 @@ MAKERS: dict[str, Callable[[Aws, str, Inputs], Made]] = {
     "aws:dynamodb/table:Table": _table,
     "aws:sqs/queue:Queue": _queue,
     "aws:sqs/redrivePolicy:RedrivePolicy": _redrive,
+    "aws:sns/topic:Topic": _topic,
     "aws:secretsmanager/secret:Secret": _secret,
     "aws:secretsmanager/secretVersion:SecretVersion": _secret_version,
     "aws:kms/key:Key": _key,

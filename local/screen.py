@@ -38,6 +38,8 @@ class Ready:
     address: str
     replicas: tuple[str, ...]
     """Addresses of the web replicas behind it."""
+    pids: tuple[int, ...]
+    """Of the same: what to kill, to see what that costs."""
     api_key: str
     tenant: str
     upstream: str
@@ -73,7 +75,7 @@ class Ready:
                 _indent(self._client()),
                 "4. Stop the tenant's spending within two seconds (release instead of hold lets it go on):",
                 _indent(f"{self.operator} {self._hold()}"),
-                "5. Try what docs/local.md says (one call for all, waiting, half the price), after this line:",
+                "5. Try what docs/local.md and docs/budgets.md say (one call for all, a budget's end) after this line:",
                 _indent(self._variables()),
                 "Ctrl-C drains and stops everything; a second Ctrl-C stops at once.",
             ]
@@ -103,6 +105,7 @@ class Ready:
     def _variables(self) -> str:
         found = {"ADDRESS": self.address, "KEY": self.api_key}
         found |= {f"WEB{number}": replica for number, replica in enumerate(self.replicas, 1)}
+        found |= {f"PID{number}": str(pid) for number, pid in enumerate(self.pids, 1)}
         found |= {"SIMULATOR": self.faults} if self.faults else {}
         values = " ".join(f"{name}={value}" for name, value in found.items())
         return f'{values}; operator() {{ {self.operator} {shlex.quote(_shown(sys.executable))} -m "$@"; }}'

@@ -171,11 +171,13 @@ async def _start(
     stack.push_async_callback(supervisor.let_go)
     await asyncio.gather(supervisor.start(twin.web, options.replicas), supervisor.start(twin.worker, WORKERS))
     progress.line(f"{options.replicas} web replicas and {WORKERS} worker are healthy")
+    behind = [each for each in supervisor.replicas if each.target]
     return Running(
         supervisor,
         Ready(
             address=f"http://{ports.HOST}:{listener.getsockname()[1]}",
-            replicas=tuple(f"http://{ports.HOST}:{each.port}" for each in supervisor.replicas if each.target),
+            replicas=tuple(f"http://{ports.HOST}:{each.port}" for each in behind),
+            pids=tuple(each.child.process.pid for each in behind),
             api_key=prepared["api_key"],
             tenant=prepared["tenant"],
             upstream=options.upstream,
@@ -184,7 +186,7 @@ async def _start(
             cache=servers.cache.server,
             logs=children.directory,
             seconds=progress.seconds,
-            operator=_operator(twin, servers.aws_url, prepared["region"]),
+            operator=_operator(overrides, twin),
         ),
         twin,
         children,
@@ -227,10 +229,13 @@ async def _prepared(children: Children, preparing: Child, order: dict[str, str])
     return prepared
 
 
-def _operator(twin: Twin, aws_url: str, region: str) -> str:
-    """What an operator's command needs to find this run's tables."""
-    tables = {name: twin.web.environment[name] for name in ("PRODKIT_STATE_TABLE", "PRODKIT_LEDGER_TABLE")}
-    found = {"AWS_ENDPOINT_URL": aws_url, "AWS_REGION": region, **EMULATED_CREDENTIALS, **tables}
+def _operator(overrides: Overrides, twin: Twin) -> str:
+    """What an operator's command needs to find this run's tables, and its OpenAI."""
+    names = ("PRODKIT_STATE_TABLE", "PRODKIT_LEDGER_TABLE", "PRODKIT_OPENAI_BASE_URL")
+    recorded = {name: twin.web.environment[name] for name in names}
+    if overrides.openai_base_url is not None:
+        recorded["PRODKIT_OPENAI_BASE_URL"] = overrides.openai_base_url
+    found = {"AWS_ENDPOINT_URL": overrides.aws_url, "AWS_REGION": overrides.region, **EMULATED_CREDENTIALS, **recorded}
     return " ".join(f"{name}={value}" for name, value in found.items())
 
 

@@ -6,7 +6,7 @@ import threading
 
 from local.announce import announce
 
-SERVICES = ("s3", "kms", "dynamodb", "secretsmanager", "sqs")
+SERVICES = ("s3", "kms", "dynamodb", "secretsmanager", "sqs", "sns")
 """Imported as soon as the address is told; the first call to each would wait for it otherwise."""
 
 
