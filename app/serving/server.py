@@ -27,10 +27,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
 SWITCH_SECONDS = 0.0005
 """A thread that asks AWS gives way to the requests after this, not after Python's 5 ms."""
-GC_THRESHOLDS = (5_000, 5, 100)
-"""Of Python's cyclic collector. Everything of a request is freed by its reference counts; at the default of 700 objects
-the collector walks through the requests in flight many times a second and finds nothing. At many more than these its
-rare walks over what is kept, answers above all, would each hold up all requests for tens of milliseconds."""
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Of Python's cyclic collector. Everything of a request is freed by its reference counts; at the default of 700 objects,
+or at what a hundred requests in flight are made of, the collector walks through them and finds nothing."""
 
 
 class App(Protocol):

@@ -10,6 +10,7 @@ import resource
 import secrets
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ from tests.patience import PATIENCE_SECONDS
 pytestmark = pytest.mark.process
 
 MIB = 1 << 20
+STANDS_STILL_SECONDS = 5.0
+"""Longer than a key is known, and than every lease at the cache server lasts."""
+GONE_SECONDS = 1.0
+"""After its caller has left, the call to OpenAI is closed within this."""
 
 
 @pytest.fixture
@@ -141,12 +146,14 @@ async def test_a_replica_that_stands_still_is_found_dead_then_sheds_what_piled_u
         simulator.fault("delay", seconds=1, times=None)
         # A process that does not run is what a blocked event loop is to everybody else.
         process.process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + STANDS_STILL_SECONDS
         piled_up = [asyncio.create_task(ask(http, process, f"Number {each}")) for each in range(120)]
         probe = [sys.executable, "-m", "app", "health"]
         environment = {**os.environ, "PRODKIT_PORT": str(process.port)}
         dead = await asyncio.create_subprocess_exec(*probe, env=environment, stderr=asyncio.subprocess.DEVNULL)
         assert await dead.wait() == 1
-        assert _task.HEALTH_RETRIES * _task.HEALTH_INTERVAL_SECONDS > 5, "one probe restarts nothing"
+        assert _task.HEALTH_RETRIES * _task.HEALTH_INTERVAL_SECONDS > STANDS_STILL_SECONDS, "one probe restarts nothing"
+        await asyncio.sleep(until - time.monotonic())
         process.process.send_signal(signal.SIGCONT)
         answers = await asyncio.gather(*piled_up)
         assert {status for status, _ in answers} == {200, 503}
@@ -196,6 +203,33 @@ async def test_a_spike_sheds_background_first_serves_what_it_admits_and_is_over_
         simulator.admin("DELETE", "/faults")
         after = await asyncio.gather(*(ask(http, process, f"After {each}") for each in range(10)))
         assert [status for status, _ in after] == [200] * 10
+
+
+async def test_openai_is_left_within_a_second_of_the_caller(task: dict[str, str], http: aiohttp.ClientSession) -> None:
+    begins = asyncio.Queue[Connection]()
+
+    async def answer(connection: Connection) -> None:
+        if b"in the middle" in connection.body:
+            await connection.say(OK_STREAM + b'data: {"type":"response.output_text.delta","delta":"hi"}\n\n')
+        begins.put_nowait(connection)
+        await connection.gone.wait()
+
+    async with raw_upstream(answer) as server:
+        with replica(task | {"PRODKIT_OPENAI_BASE_URL": server.base_url}) as process:
+            for stream, when in ((False, "before it"), (True, "before it"), (True, "in the middle")):
+                body = {"model": "fast", "input": f"Leave {when}. {stream}", "stream": stream}
+                asking = asyncio.create_task(http.post(f"{process.base_url}/responses", json=body))
+                call = await asyncio.wait_for(begins.get(), PATIENCE_SECONDS)
+                if when == "in the middle":
+                    reply = await asking
+                    await reply.content.readany()
+                    left = time.monotonic()
+                    reply.close()
+                else:
+                    left = time.monotonic()
+                    asking.cancel()
+                await asyncio.wait_for(call.gone.wait(), PATIENCE_SECONDS)
+                assert time.monotonic() - left < 5 * GONE_SECONDS, "five times that, on a machine that is busy"
 
 
 def resident_bytes(pid: int) -> int:
