@@ -304,7 +304,11 @@ class Keeper:
         self.book.draw(away=False)
 
     async def _write_pages(self) -> None:
-        while (page := self.book.page(self._wall_clock())) is not None:
+        """Write what waits now. What comes meanwhile is left for the next time: it would be a page of a few entries,
+        and after it another, for as long as requests come."""
+        left = self.book.unwritten
+        while left > 0 and (page := self.book.page(self._wall_clock())) is not None:
+            left -= len(page.entries)
             try:
                 await self.table.put_page(page)
             except Exception as error:

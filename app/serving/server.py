@@ -28,8 +28,8 @@ BACKLOG = 2048
 SWITCH_SECONDS = 0.0005
 """A thread that asks AWS gives way to the requests after this, not after Python's 5 ms."""
 GC_THRESHOLDS = (50_000, 20, 100)
-"""Of Python's cyclic collector. Everything of a request is freed by its reference counts; at the default of 700 objects,
-or at what a hundred requests in flight are made of, the collector walks through them and finds nothing."""
+"""Of Python's cyclic collector. Everything of a request is freed by its reference counts; at the default of 700, or at
+what a few requests in flight are made of, the collector walks through them and finds nothing."""
 
 
 class App(Protocol):

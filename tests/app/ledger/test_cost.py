@@ -15,7 +15,7 @@ import orjson
 from app.aws import Aws
 from app.keys import Identity
 from app.ledger import Entry, Ledger, Outcome, Payer
-from app.ledger.entries import Page, pack
+from app.ledger.entries import MAX_ENTRIES, Page, pack
 from app.ledger.item import Item, Op
 from app.ledger.table import LedgerTable, Standing
 from app.models import Models, default_document
@@ -146,6 +146,32 @@ async def usd_per_million(seconds: int) -> Decimal:
 async def test_a_million_requests_cost_at_most_a_dollar_of_dynamodb() -> None:
     cost = await usd_per_million(SECONDS)
     assert Decimal("0.05") < cost <= MOST_USD_PER_MILLION, cost
+
+
+class BusyTable(CountingTable):
+    """A table whose every answer takes so long that more entries wait when it is there."""
+
+    sizes: list[int]
+    ledger: Ledger
+
+    async def put_page(self, page: Page) -> None:
+        self.sizes.append(len(page.entries))
+        if len(self.sizes) < 100:
+            for number in range(20):
+                self.ledger.note(entry(Payer("acme", "0" * 12, "gpt-6-luna"), number, 0))
+
+
+async def test_entries_that_come_while_a_page_is_written_wait_to_be_many() -> None:
+    aws = Aws("us-east-1")
+    ledger = Ledger(aws, "t")
+    table = ledger.table = BusyTable(Store(), time.time)
+    table.sizes, table.ledger = [], ledger
+    for number in range(MAX_ENTRIES + 100):
+        ledger.note(entry(Payer("acme", "0" * 12, "gpt-6-luna"), number, 0))
+    await ledger.flush()
+    assert table.sizes == [MAX_ENTRIES, 120]
+    assert ledger.book.unwritten == 20
+    aws.close()
 
 
 def cpu_seconds() -> float:
