@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,18 @@ class Fleet:
             {"content-type": "application/json", **(headers or {})},
         )
         return await self.pipelines[replica].run(call)
+
+    async def booked(self) -> Counter[str]:
+        """How many attempts and answers of each outcome the ledgers have of this fleet's tenant."""
+        counts: Counter[str] = Counter()
+        for ledger in (service.ledger for service in self.services):
+            await ledger.flush()
+            async for page in ledger.table.pages(ledger.book.boot):
+                for entry in page.entries:
+                    if entry.tenant == self.identity.tenant:
+                        counts[entry.outcome] += entry.times
+                        assert (entry.pico > 0) == (entry.outcome == "ok")
+        return counts
 
     async def settle(self) -> None:
         for pipeline in self.pipelines:

@@ -70,6 +70,7 @@ async def test_one_question_over_three_replicas_is_one_call(fleet: Fleet) -> Non
     again = [state(await fleet.ask(replica, body)) for replica in range(3)]
     assert again == ["hit"] * 3
     assert [await service.ledger.month(fleet.identity.tenant) for service in fleet.services] == spent
+    assert await fleet.booked() == {"ok": 1, "joined": 89, "cached": 3}
 
 
 @pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
@@ -84,6 +85,7 @@ async def test_a_stream_is_heard_live_from_its_start_on_every_replica(fleet: Fle
     assert set(texts) == {whole}
     await fleet.settle()
     assert len(fleet.upstream.requests()) == 1
+    assert await fleet.booked() == {"ok": 1, "joined": 12}
     kept = await fleet.ask(2, body)
     assert (state(kept), kept.body) == ("hit", whole)
     assert dict(kept.headers)["content-type"].startswith("text/event-stream")
