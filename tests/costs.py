@@ -1,14 +1,17 @@
 """Writes docs/costs.md from the recorded stacks and the list of prices (`make reference`); a test checks its sums."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from components import _metrics
 from components._prices import CHECKED, HOURS_A_MONTH, PRICES, REGION, usd
 from preflight.record import Recording, Resource
+from tests.app.ledger.test_cost import units_per_request
 from tests.known import known
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/costs.md"
@@ -168,7 +171,7 @@ def render() -> str:
         ]
     usage = [
         (what, str(number), f"{usd(price)} a {PRICES[price].unit}", assumed, _amount(number * usd(price)))
-        for what, number, price, assumed in _USAGE
+        for what, number, price, assumed in (*_USAGE, _ledger())
     ]
     text += [ABOUT_THE_FLOOR, *_table(("what", "number", "each", "assumed", "USD"), *usage), ABOUT_THE_REST]
     return "\n".join(text)
@@ -181,8 +184,15 @@ _USAGE = (
     ("data through NAT", Decimal(30), "nat_data", "1 M x 10 KB to OpenAI and 20 KB from it"),
     ("firewall", Decimal(1), "firewall_requests", "every request"),
     ("logs", Decimal("1.9"), "log_ingestion", "1 M x 0.7 KB, and metrics of three tasks each 10 s"),
-    ("spend ledger", Decimal(1), "table_writes", "at most one write a request"),
 )
+
+
+@cache
+def _ledger() -> tuple[str, Decimal, str, str]:
+    """Write units of the ledger for a million requests, at an even pace all month: counted in a simulated hour."""
+    units = asyncio.run(units_per_request(3_600, Decimal(1_000_000) / (HOURS_A_MONTH * 3_600), tasks=3))
+    million = units.quantize(Decimal("0.1"), ROUND_HALF_UP)
+    return "spend ledger", million, "table_writes", f"{million} write units a request at this pace, three tasks"
 
 
 def _amount(value: Decimal) -> str:

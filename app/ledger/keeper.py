@@ -36,7 +36,8 @@ PUBLISH_SECONDS = 30.0
 """How old the item's view of what a busy lease spent may be; blocks that are asked for carry it sooner."""
 NOTICED_SHARE = 100
 """A hundredth of a limit that the item does not say yet is said at once: whoever watches a small budget sees it go."""
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 300.0
+"""A lease that nothing used for so long goes back: sooner would cost seldom callers two writes a scope each time."""
 WATCH_SECONDS = 15.0
 LIMITS_SECONDS = 5.0
 """How late a limit that somebody set is in force everywhere."""

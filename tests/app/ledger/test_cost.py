@@ -117,21 +117,23 @@ def _budget(scope: str, kind: str) -> int | None:
     return 10_000 * PICO_PER_USD if kind == "M" else None
 
 
-async def usd_per_million(seconds: int) -> Decimal:
-    """DynamoDB dollars for a million requests of many keys, tenants and models, spread over many replicas."""
+async def units_per_request(
+    seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS
+) -> Decimal:
+    """Write units for a request of one of many keys, tenants and models, spread over many replicas."""
     now = [1_795_000_000.0]
     store, chance = Store(), random.Random(1)
     aws = Aws("us-east-1")
     replicas = []
-    for _ in range(REPLICAS):
+    for _ in range(tasks):
         ledger = Ledger(aws, "t", clock=lambda: now[0], wall_clock=lambda: now[0], defaults=_budget)
         ledger.table = CountingTable(store, lambda: now[0])
         replicas.append(ledger)
     payers = [Payer(f"tenant-{n % 5}", f"{n:012x}", f"model-{m}") for n in range(10) for m in range(2)]
     number = 0
-    for _ in range(seconds):
+    for second in range(1, seconds + 1):
         now[0] += 1
-        for _ in range(REQUESTS_PER_SECOND):
+        while number < second * rate:
             number += 1
             ledger, payer = chance.choice(replicas), chance.choice(payers)
             pico = chance.randint(50, 500) * 1_000_000
@@ -140,7 +142,12 @@ async def usd_per_million(seconds: int) -> Decimal:
         for ledger in replicas:
             await ledger.tick()
     aws.close()
-    return store.units * PRICES["table_writes"].usd / number
+    return Decimal(store.units) / number
+
+
+async def usd_per_million(seconds: int) -> Decimal:
+    """DynamoDB dollars for a million requests."""
+    return await units_per_request(seconds) * PRICES["table_writes"].usd
 
 
 async def test_a_million_requests_cost_at_most_a_dollar_of_dynamodb() -> None:
