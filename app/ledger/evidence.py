@@ -127,6 +127,11 @@ class Silent:
         """Of a lease, what its pages do not say."""
         return lease.slot.amt - self.charged.get(lease.handle, 0)
 
+    @property
+    def may_owe(self) -> bool:
+        """Whether a call of its may be missing: each is charged to leases of these kinds."""
+        return {lease.kind for lease in self.leases if lease.monthly} >= ALWAYS
+
     def least_room(self, leases: Iterable[Lease]) -> int:
         """The most that can be missing: no kind of scope can have spent more than another."""
         rooms: defaultdict[str, int] = defaultdict(int)
@@ -196,7 +201,7 @@ def judge(
         late = [lease for lease in one.leases if now >= ends[lease.window] + CLOSE_SECONDS]
         known = _known(one, left)
         if known is not None and (not any(known.values()) or (complete and (ended or _alone(one, silents)))):
-            rest = {day for other in silents[number + 1 :] for day in other.days or ()}
+            rest = {day for other in silents[number + 1 :] if other.may_owe for day in other.days or ()}
             given = _given(one, known, rest)
             verdicts.append(_by_bill(one, given))
             left |= {day: Residual(known[day] - given[day]) for day in known}
@@ -216,19 +221,17 @@ def _known(one: Silent, residuals: Mapping[str, Residual]) -> dict[str, int] | N
 def _alone(one: Silent, silents: Iterable[Silent]) -> bool:
     """Whether nobody else, and only one lease of a kind, can have spent what is missing on its days."""
     days = set(one.days or ())
-    if any(other.days is None or days & set(other.days) for other in silents if other is not one):
+    if any(other.days is None or days & set(other.days) for other in silents if other is not one and other.may_owe):
         return False
     scopes = {(lease.kind, lease.scope) for lease in one.leases if lease.monthly}
-    kinds = {kind for kind, _ in scopes}
-    return kinds >= ALWAYS and len(scopes) == len(kinds)
+    return one.may_owe and len(scopes) == len({kind for kind, _ in scopes})
 
 
 def _given(one: Silent, known: Mapping[str, int], rest: set[str]) -> dict[str, int]:
     """What a process gets of each day: all of it, but no more than its room where others come after it."""
-    monthly = [lease for lease in one.leases if lease.monthly]
-    if not {lease.kind for lease in monthly} >= ALWAYS:
+    if not one.may_owe:
         return dict.fromkeys(known, 0)
-    room, given = one.least_room(monthly), dict[str, int]()
+    room, given = one.least_room(lease for lease in one.leases if lease.monthly), dict[str, int]()
     for day, pico in known.items():
         given[day] = min(pico, room) if day in rest else pico
         room -= min(room, given[day])
