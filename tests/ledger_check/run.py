@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.ledger_check.world import BrokenError, World
+from tests.ledger_check.invariants import BrokenError, check_rest
+from tests.ledger_check.invariants import check as check_now
+from tests.ledger_check.world import World
 
 STEPS = 90
 
@@ -14,10 +16,10 @@ def run(seed: int) -> None:
     world = World(seed)
     for _ in range(STEPS):
         world.happen()
-        world.check()
+        check_now(world)
     world.settle_down()
-    world.check()
-    world.check_rest()
+    check_now(world)
+    check_rest(world)
 
 
 def check(traces: int, first: int = 0, said: Callable[[int], None] = lambda done: None) -> int:

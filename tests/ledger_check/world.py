@@ -28,10 +28,6 @@ COPY_SECONDS = 300.0
 """A copy of a step arrives at most this late."""
 
 
-class BrokenError(AssertionError):
-    """An invariant does not hold."""
-
-
 @dataclass
 class Request:
     """A call as OpenAI knows it: what it bills is decided there, whatever becomes of its caller."""
@@ -355,48 +351,6 @@ class World:
             for _ in range(4):
                 self.step(replica, lease)
         replica.book.forget()
-
-    # what must hold
-
-    def check(self) -> None:
-        for scope, item in self.table.items():
-            held = item.avail + item.spent
-            for slot in (*item.slots.values(), *item.susp.values()):
-                held += slot.amt
-            if held != item.limit:
-                raise BrokenError(f"I1 {scope}: {held} is not the limit {item.limit}")
-            if self.billed[scope] > self.most[scope] + self.over[scope]:
-                raise BrokenError(f"I2 {scope}: billed {self.billed[scope]} of {self.most[scope]}")
-        for replica in self.replicas:
-            if replica.crashed:
-                continue
-            for lease in replica.book.current.values():
-                if not lease.published <= lease.filed <= lease.total <= lease.committed:
-                    raise BrokenError(
-                        f"I3 {lease.handle}: {lease.published} {lease.filed} {lease.total} {lease.committed}"
-                    )
-                if lease.state is State.OPEN and lease.committed > lease.amt and not self.overruns:
-                    raise BrokenError(f"I3 {lease.handle}: {lease.committed} committed of {lease.amt}")
-
-    def check_rest(self) -> None:
-        for scope, item in self.table.items():
-            if item.slots or item.susp or item.tomb:
-                raise BrokenError(f"I5 {scope}: {item.slots or item.susp or item.tomb} is still there")
-            # What was given to several tenants by estimate is exact in sum; what was assumed is never too little.
-            by_estimate = scope != "org" and (self.audits.shared or self.audits.assumed)
-            least = item.spent + self.over[scope] if self.audits.assumed else item.spent
-            exact = least >= self.billed[scope] if self.audits.assumed else item.spent == self.billed[scope]
-            if (not exact and not by_estimate) or item.avail != item.limit - item.spent:
-                raise BrokenError(f"I4 {scope}: spent {item.spent}, billed {self.billed[scope]}, avail {item.avail}")
-        written = [page for pages in self.pages.values() for page in pages.values()]
-        seen = [entry.id for page in written for entry in page.entries]
-        if len(seen) != len(set(seen)):
-            raise BrokenError("I6: an entry is in two pages")
-        reserved = [hold.id for replica in self.replicas for hold in replica.book.holds.values() if not replica.running]
-        if reserved:
-            raise BrokenError(f"I5: {reserved} are still reserved")
-        if sum(self.table[tenant].spent for tenant in TENANTS) != self.table["org"].spent:
-            raise BrokenError("I7: the tenants' spend is not the organisation's")
 
 
 ACTIONS: tuple[Callable[[World, Replica], None], ...] = (
