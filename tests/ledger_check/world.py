@@ -235,6 +235,7 @@ class World:
 
     def audit(self) -> None:
         """A run of the auditor, which may die on its way. Whoever is awake has written what it knows by then."""
+        self.deliver()
         for replica in self.replicas:
             if not replica.crashed and replica.paused_until <= self.now:
                 self.tidy(replica)
@@ -299,14 +300,18 @@ class World:
         self.befall()
         chance = self.random
         self.now += chance.choice([0.1, 1.0, 5.0, 20.0])
-        for each in [each for each in self.late if each[0] <= self.now]:
-            self.late.remove(each)
-            each[2].apply(self.table[each[1]], int(self.now))
+        self.deliver()
         awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
         if awake:
             replica = chance.choice(awake)
             self.expire(replica)
             chance.choice(ACTIONS)(self, replica)
+
+    def deliver(self) -> None:
+        """Copies of steps that are due."""
+        for each in [each for each in self.late if each[0] <= self.now]:
+            self.late.remove(each)
+            each[2].apply(self.table[each[1]], int(self.now))
 
     def settle_down(self) -> None:
         """No more requests, no more faults: everything comes to rest, and everything is judged."""
