@@ -19,7 +19,7 @@ from app.keys import KeyStore
 from app.ledger import Ledger
 from app.limits import SCRIPTS, Limiter
 from app.models import ModelSource
-from app.observability.metrics import TELEMETRY_DROPPED, Metrics
+from app.observability.metrics import QUEUE_WAIT_MS, TELEMETRY_DROPPED, Metrics
 from app.secret import OpenAIKey
 from app.serving.health import TableProbe
 from app.settings import Settings
@@ -73,6 +73,7 @@ class Services:
                 max_local_keys=size.identity_entries,
                 max_waiting=size.max_waiting,
                 address=settings.openai_base_url,
+                waited=lambda seconds: metrics.observe(QUEUE_WAIT_MS, seconds * 1000),
             ),
             cache=Answers(valkey, size.answer_bytes),
             ledger=ledger,
@@ -84,6 +85,7 @@ class Services:
             valkey=valkey,
             table_probe=TableProbe(aws, settings.state_table),
         )
+        metrics.gauges = services.limiter.figures
         await asyncio.gather(
             models.start(),
             valkey.start(),

@@ -192,6 +192,22 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
             ],
         ),
         (
+            "Waiting at limits",
+            [
+                web(_metrics.QUEUED_REQUESTS, "Maximum", "requests that wait on one replica, at most"),
+                web(_metrics.QUEUE_WAIT_MS, "p50", "wait p50, ms"),
+                web(_metrics.QUEUE_WAIT_MS, "p90", "wait p90, ms"),
+            ],
+        ),
+        (
+            "OpenAI's limits",
+            [
+                web(_metrics.OPENAI_HEADROOM_PERCENT, "Minimum", "left of the scarcest, %"),
+                web(_metrics.UPSTREAM_RATE_LIMITED, "Sum", "refused by OpenAI"),
+                web(_metrics.LIMITER_CALLS, "Sum", "lease calls to Valkey"),
+            ],
+        ),
+        (
             "Bounds at work",
             [
                 web(_metrics.TELEMETRY_DROPPED, "Sum", "telemetry dropped"),

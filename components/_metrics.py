@@ -38,6 +38,11 @@ SPEND_USD = "SpendUsd"
 CACHE_HITS = "CacheHits"
 CACHE_MISSES = "CacheMisses"
 RATE_LIMITED = "RateLimited"
+QUEUED_REQUESTS = "QueuedRequests"
+QUEUE_WAIT_MS = "QueueWaitMs"
+LIMITER_CALLS = "LimiterCalls"
+UPSTREAM_RATE_LIMITED = "UpstreamRateLimited"
+OPENAI_HEADROOM_PERCENT = "OpenAIHeadroomPercent"
 RETRIES = "Retries"
 FALLBACKS = "Fallbacks"
 BREAKER_OPEN = "BreakerOpen"
@@ -92,6 +97,11 @@ NAMES = frozenset(
         CACHE_HITS,
         CACHE_MISSES,
         RATE_LIMITED,
+        QUEUED_REQUESTS,
+        QUEUE_WAIT_MS,
+        LIMITER_CALLS,
+        UPSTREAM_RATE_LIMITED,
+        OPENAI_HEADROOM_PERCENT,
         RETRIES,
         FALLBACKS,
         BREAKER_OPEN,

@@ -22,6 +22,12 @@ from app.limits.queue import BACKGROUND, INTERACTIVE, Waiter
 from app.limits.scope import Limits, Scope
 from app.limits.scripts import KEY_PREFIX, SWEEP
 from app.limits.upstream import Ticket, UpstreamScope
+from app.observability.metrics import (
+    LIMITER_CALLS,
+    OPENAI_HEADROOM_PERCENT,
+    QUEUED_REQUESTS,
+    UPSTREAM_RATE_LIMITED,
+)
 from app.valkey.client import Valkey
 
 if TYPE_CHECKING:
@@ -97,12 +103,16 @@ class Limiter:
     """Calls that wait here at once, of one tenant half as many; beyond it a call that finds too little is refused."""
     address: str = ""
     """OpenAI's: its limits are of the project behind it, and shared by all who call there."""
+    waited: Callable[[float], None] | None = None
+    """Told the seconds of each wait for a turn that came."""
     upstream_refusals: int = 0
     """Calls that OpenAI refused by its limits all the same."""
     _scopes: OrderedDict[str, Scope] = field(default_factory=OrderedDict)
     _upstreams: dict[str, UpstreamScope] = field(default_factory=dict)  # as many as the documents ever name models
     _chains: dict[tuple[str, str], _Chain] = field(default_factory=dict)
     _waiting: Counter[str] = field(default_factory=Counter)
+    _most_waiting: int = 0
+    _reported: tuple[int, int] = (0, 0)
     _sweeper: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +138,22 @@ class Limiter:
     def waiting(self) -> int:
         """Calls in queues at this moment."""
         return self._waiting.total()
+
+    def figures(self) -> dict[str, float]:
+        """Metrics since this was last asked: only what there was."""
+        totals = (self.calls, self.upstream_refusals)
+        calls, refusals = (total - before for total, before in zip(totals, self._reported, strict=True))
+        found: dict[str, float] = {
+            LIMITER_CALLS: calls,
+            UPSTREAM_RATE_LIMITED: refusals,
+            QUEUED_REQUESTS: self._most_waiting,
+        }
+        self._reported, self._most_waiting = totals, self.waiting
+        now = self.clock()
+        left = [part for scope in self._upstreams.values() for part in scope.headroom(now)]
+        return {name: value for name, value in found.items() if value} | (
+            {OPENAI_HEADROOM_PERCENT: round(100 * max(0.0, min(left)), 1)} if left else {}
+        )
 
     def take(self, identity: Identity, model: str, tokens: int, *, streams: int = 0) -> Grant | None:
         """A grant when it is there at once, from what this replica holds: no call and no wait; else None."""
@@ -246,7 +272,9 @@ class Limiter:
             if scope.take(tokens, streams):
                 self._leases.ask(scope)
             return
-        full = self.waiting >= self.max_waiting or self._waiting[tenant] >= self.max_waiting // 2
+        waiting = self.waiting
+        self._most_waiting = max(self._most_waiting, waiting + 1)
+        full = waiting >= self.max_waiting or self._waiting[tenant] >= self.max_waiting // 2
         latest = now if full else caller.latest
         weight = self.policy().of_tenant(tenant).weight
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -271,6 +299,8 @@ class Limiter:
                 del self._waiting[tenant]
         if waiter.refused:
             raise self._refusal(scope, model, waiter)
+        if self.waited is not None:
+            self.waited(self.clock() - now)
 
     def _refusal(self, scope: Scope, model: str, waiter: Waiter) -> ApiError:
         now = self.clock()

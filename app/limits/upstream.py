@@ -101,6 +101,15 @@ class UpstreamScope(Scope):
                 holding.give_back(-min(self._blind[index], limits[index]))
                 self._blind[index] = 0.0
 
+    def headroom(self, now: float) -> list[float]:
+        """What is left of each limit that is known, as a part of a minute's."""
+        since = self._since(now)
+        return [
+            (holding.now(since) + holding.others + holding.left) / holding.limit
+            for holding in (self.requests, self.tokens)
+            if holding.limit
+        ]
+
     def ticket(self, now: float, tokens: float) -> Ticket:
         """For a call that has taken its part, of so many tokens, and is sent now."""
         if not (self.limits.requests and self.limits.tokens):

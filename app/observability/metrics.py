@@ -42,6 +42,11 @@ SPEND_USD = "SpendUsd"
 CACHE_HITS = "CacheHits"
 CACHE_MISSES = "CacheMisses"
 RATE_LIMITED = "RateLimited"
+QUEUED_REQUESTS = "QueuedRequests"
+QUEUE_WAIT_MS = "QueueWaitMs"
+LIMITER_CALLS = "LimiterCalls"
+UPSTREAM_RATE_LIMITED = "UpstreamRateLimited"
+OPENAI_HEADROOM_PERCENT = "OpenAIHeadroomPercent"
 RETRIES = "Retries"
 FALLBACKS = "Fallbacks"
 BREAKER_OPEN = "BreakerOpen"
@@ -95,6 +100,11 @@ UNITS: dict[str, str] = {
     CACHE_HITS: "Count",
     CACHE_MISSES: "Count",
     RATE_LIMITED: "Count",
+    QUEUED_REQUESTS: "Count",
+    QUEUE_WAIT_MS: "Milliseconds",
+    LIMITER_CALLS: "Count",
+    UPSTREAM_RATE_LIMITED: "Count",
+    OPENAI_HEADROOM_PERCENT: "Percent",
     RETRIES: "Count",
     FALLBACKS: "Count",
     BREAKER_OPEN: "Count",
@@ -176,6 +186,8 @@ class Metrics:
         self._task: asyncio.Task[None] | None = None
         self.telemetry: Telemetry | None = None
         """Where finished requests go besides; None = nowhere."""
+        self.gauges: Callable[[], Mapping[str, float]] = dict
+        """What is looked at when an interval ends, by metric."""
 
     @property
     def in_flight(self) -> int:
@@ -239,6 +251,7 @@ class Metrics:
         values[IN_FLIGHT_REQUESTS] = round(self._in_flight_seconds / elapsed, 3) if elapsed > 0 else self._in_flight
         if self._meter_alive():
             values[METER_HEARTBEAT] = 1
+        values |= self.gauges()
         values |= {name: _distribution(bins, self._sums[name]) for name, bins in self._bins.items()}
         self._counts = dict.fromkeys(self._counts, 0)
         self._bins, self._sums = {}, {}

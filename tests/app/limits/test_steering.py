@@ -16,6 +16,12 @@ import pytest
 from app.errors import ApiError
 from app.keys import MAX_RATE, Identity
 from app.limits.upstream import USED_PERCENT
+from app.observability.metrics import (
+    LIMITER_CALLS,
+    OPENAI_HEADROOM_PERCENT,
+    QUEUED_REQUESTS,
+    UPSTREAM_RATE_LIMITED,
+)
 from app.pipeline import Call, Pipeline
 from app.services import Services
 from app.settings import Settings
@@ -133,6 +139,11 @@ async def test_three_replicas_use_the_limit_and_are_never_refused_though_one_die
             task.cancel()
         await asyncio.wait([*tasks[0], *tasks[1]])
         assert sum(replica.services.limiter.upstream_refusals for replica in replicas) == 0
+        told = replicas[0].services.metrics.gauges()
+        assert told[QUEUED_REQUESTS] == 12
+        assert told[LIMITER_CALLS] > 0
+        assert 0 <= told[OPENAI_HEADROOM_PERCENT] <= 5
+        assert UPSTREAM_RATE_LIMITED not in told
 
 
 async def test_a_changed_limit_is_learnt_by_every_replica(

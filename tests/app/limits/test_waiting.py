@@ -13,6 +13,7 @@ from app.aws import Aws
 from app.errors import ApiError
 from app.keys import Identity
 from app.limits import SCRIPTS, Caller, Limiter, Limits, Policy, TenantPolicy
+from app.observability.metrics import QUEUED_REQUESTS
 from app.settings import Settings
 from app.valkey.client import Valkey
 
@@ -51,8 +52,13 @@ async def use_up(limiter: Limiter, identity: Identity, calls: int, model: str = 
 async def test_a_key_over_its_limit_waits_its_turn_and_then_succeeds(limiter: Limiter) -> None:
     identity = key(rpm=120)
     await use_up(limiter, identity, 120)
+    limiter.figures()
+    limiter.waited = (waits := list[float]()).append
     grant = await limiter.reserve(identity, "gpt-6-luna", 1, until(limiter, 10))
     assert grant.waited >= 0.1
+    assert [round(wait, 1) for wait in waits] == [round(grant.waited, 1)]
+    assert limiter.figures()[QUEUED_REQUESTS] == 1
+    assert QUEUED_REQUESTS not in limiter.figures()
 
 
 async def test_a_wait_that_is_too_long_is_refused_at_once_with_the_seconds_that_it_would_take(limiter: Limiter) -> None:
