@@ -53,6 +53,7 @@ OTHERS = (
     Figure("calls_per_hit", "upstream calls/hit", 3),
     Figure("everything_mib", "RSS MiB with the product loaded", 0),
     Figure("ledger_percent", "CPU that the ledger adds to a request, %", 1),
+    Figure("limits_percent", "CPU that the limits add to a request, %", 1),
 )
 """In the file of results, not in the table."""
 
@@ -129,6 +130,7 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         Goal("requests a second on one core, c=32", "", 3_000, True, own("requests_per_second")),
         Goal("CPU time a request", "µs", 330, False, own("cpu_us_per_request")),
         Goal("CPU time that the ledger adds to a request", "%", 10, False, own("ledger_percent"), 1),
+        Goal("CPU time that the limits add to a request", "%", 10, False, own("limits_percent"), 1),
         Goal("requests for the CPU time of one of LiteLLM's", "", 25, True, times("litellm"), 1),
         Goal("requests for the CPU time of one of Portkey's", "", 2, True, times("portkey"), 1),
         Goal("added latency, median, one request at a time", "ms", 0.4, False, own("added_p50_ms"), 2),

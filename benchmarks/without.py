@@ -33,12 +33,23 @@ def no_ledger() -> None:
     replace(Ledger, start=_nothing, count=_nothing)
 
 
-PARTS: Mapping[str, Callable[[], None]] = {"ledger": no_ledger}
+def no_limits() -> None:
+    """Nobody's requests and tokens are counted, by estimate or by usage, and OpenAI's headers are not read."""
+    from app import pipeline
+    from app.limits import ANYBODY, Grant, Limiter
+
+    grant = Grant((), 0, 0, 0.0)
+    replace(Grant, headers={})
+    replace(Limiter, take=lambda *_, **__: grant, enter_at_once=lambda *_: grant, saw=_nothing, settle=_nothing)
+    pipeline.__dict__["caller_of"] = lambda *_: ANYBODY
+
+
+PARTS: Mapping[str, Callable[[], None]] = {"ledger": no_ledger, "limits": no_limits}
 """What can be taken out, by name."""
 
 
 def replace(where: type, **methods: object) -> None:
-    """Put others in place of methods that are there; raises AttributeError for one that is not."""
+    """Put others in place of methods or properties that are there; raises AttributeError for one that is not."""
     for name, method in methods.items():
         getattr(where, name)
         setattr(where, name, method)

@@ -52,6 +52,7 @@ class Fleet:
     upstream: Running
     cloud: CloudParts
     valkey: subprocess.Popen[bytes]
+    valkey_port: int
 
     def key(self, tenant: str) -> str:
         """A key of a tenant that meets no limit."""
@@ -74,7 +75,7 @@ def fleet(cloud: CloudParts, *, replicas: int = 3, cluster: bool = False, speed:
             "AWS_ENDPOINT_URL": cloud.url,
         }
         started = [stack.enter_context(replica(environment)) for _ in range(replicas)]
-        yield Fleet(started, upstream, cloud, process)
+        yield Fleet(started, upstream, cloud, process, port)
 
 
 def body_of(text: str, **more: Any) -> bytes:
