@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cache.answers import Answers, Found
 from app.cache.entry import Entry
 from app.cache.memory import OVERHEAD_BYTES, Memory, Road
 from app.models import Models, default_document
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES
+from app.valkey.client import Valkey
 from tests.app.cache.conftest import place_of_text
 
 MODELS, OTHER_MODELS = Models(default_document()), Models(default_document())
@@ -31,6 +35,22 @@ def test_an_entry_is_fresh_then_stale_then_gone() -> None:
     assert memory.find("k", 1_139.9) is held
     assert memory.find("k", 1_140) is None
     assert memory.size == 0
+
+
+def test_a_wrong_clock_makes_an_answer_a_miss_or_lets_it_live_once_more_and_never_for_good() -> None:
+    now, wall = 1_000.0, 5_000.0
+    answers = Answers(cast(Valkey, None), 1 << 20, clock=lambda: now, wall_clock=lambda: wall)
+    place = place_of_text("acme", "hi")
+    place.at("1-0")
+    kept = replace(entry(), made_at=5_000)
+    wall += 3_600
+    assert answers.accept(place, kept) is None
+    wall -= 7_200
+    assert answers.accept(place, kept) == Found(kept, "hit", 0.0)
+    now += 149
+    assert answers.held(place) == Found(kept, "stale", 149.0)
+    now += 1
+    assert answers.held(place) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40_000), st.booleans()), max_size=60))
