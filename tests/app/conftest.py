@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 import redis
 
@@ -70,8 +72,13 @@ class CloudParts:
     queue_url: str
 
     def client(self, service: str) -> Any:
-        make: Any = boto3.client
-        return make(service, region_name=REGION, endpoint_url=self.url)
+        return _client(service, self.url)
+
+
+@functools.cache
+def _client(service: str, url: str) -> Any:
+    make: Any = boto3.client
+    return make(service, region_name=REGION, endpoint_url=url)
 
 
 def free_port() -> int:
@@ -89,6 +96,14 @@ def _unhurried() -> Iterator[None]:
             patch.setitem(READ_SECONDS, service, PATIENCE_SECONDS)
         patch.setattr(secret, "READ_SECONDS", PATIENCE_SECONDS)
         patch.setattr(ledger_service, "RESERVE_SECONDS", PATIENCE_SECONDS)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_read_once() -> Iterator[None]:
+    """Each test has sessions of its own with AWS, and each would parse megabytes of descriptions of its services."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         yield
 
 
