@@ -93,9 +93,10 @@ class Results:
         identity = _identity(request)
         upstream = str(response.get("request_id") or "")
         payer = Payer(request.tenant, request.key_id, request.model)
-        await self._services.ledger.charge(payer, self._entry(done, usage, upstream, estimated=estimated))
-        self._tell(done, identity, usage, upstream, estimated=estimated)
-        # After the account: whoever goes on for a worker that died in between charges what that one could not.
+        if await self._services.ledger.charge(payer, self._entry(done, usage, upstream, estimated=estimated)):
+            self._tell(done, identity, usage, upstream, estimated=estimated)
+        # After the account: whoever goes on for a worker that died in between charges what that one could not, and no
+        # more: the ledger books an entry's name once.
         await self._requests.settled(done)
 
     async def _keep(self, done: Deferred, answer: bytes) -> bool:

@@ -125,12 +125,28 @@ class Ledger(Keeper):
             self.book.begin_count(kept, f"{request_id}.0", self._wall_clock())
             self._bound_memory()
 
-    async def charge(self, payer: Payer, entry: Entry) -> None:
-        """Book a fact that nothing was reserved for. It is never refused; it may take a budget below zero."""
-        with contextlib.suppress(LedgerAwayError):
-            await self._line(payer)
-        leases = self._leases(payer)
-        self.settle(self.book.force(leases, 0, payer, entry.id), entry)
+    async def charge(self, payer: Payer, entry: Entry) -> bool:
+        """Book a fact that nothing was reserved for, once for its id, whichever process tries; whether this one did.
+
+        No budget refuses it: it may take one below zero. Raises ApiError 503 `ledger_unavailable` when the table does
+        not say what came of it: trying again, here or elsewhere, books it once.
+        """
+        try:
+            fact = self._facts.get(entry.id)
+            if fact is None:
+                hold = self.book.force((await self._line(payer)).leases, entry.pico, payer, entry.id)
+                # The same page at each try: what came of the last one is not known.
+                fact = self._facts[entry.id] = (hold, self.book.page_of(hold, entry, self._wall_clock()))
+            hold, page = fact
+            first = await self.table.put_page_once(page, entry.id)
+        except Exception as error:
+            raise ApiError("ledger_unavailable", "The spend ledger does not answer; try again in a second.") from error
+        self._facts.pop(entry.id, None)
+        if first:
+            self.book.booked(hold)
+        else:
+            self.book.release(hold)
+        return first
 
     # for people and programs
 

@@ -28,7 +28,8 @@ class Standing(NamedTuple):
 
 class LedgerTable:
     """Reads and steps. Keys: `B#<scope>` budgets, `W#<window>` their index, `P#<boot>` pages, `I#<day>` index of
-    boots, `U#<day>` OpenAI's bill, `H#<boot>` heartbeats, `L` limits, `A#<scope>` who changed what and why."""
+    boots, `H#<boot>` heartbeats, `E#<entry>` charges that are booked once, `L` limits, `A#<scope>` who changed what and
+    why."""
 
     def __init__(self, aws: Aws, table: str, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._aws = aws
@@ -82,13 +83,38 @@ class LedgerTable:
 
     async def put_page(self, page: Page) -> None:
         """Write a page; a page that is there already stays as it is."""
+        await self._put(await self._page_item(page), absent=True)
+
+    async def put_page_once(self, page: Page, id_: str) -> bool:
+        """Write a page whose one entry may be booked by others as well; False when one of them did.
+
+        The page and the entry's name are written together or not at all.
+        """
+        name = f"{page.boot}/{page.sequence}"
+        items = [await self._page_item(page), {**_key(f"E#{id_}", "E"), "page": {"S": name}}]
+        absent = {"TableName": self._table, "ConditionExpression": "attribute_not_exists(pk)"}
+        self.writes += 2 * len(items)  # a transaction counts twice
+        try:
+            await self._aws.call(
+                "dynamodb", "transact_write_items", TransactItems=[{"Put": {**absent, "Item": item}} for item in items]
+            )
+        except Exception as error:
+            if error_code(error) != "TransactionCanceledException" or "ConditionalCheckFailed" not in str(error):
+                raise
+            booked = await self._call("get_item", Key=_key(f"E#{id_}", "E"), ConsistentRead=True)
+            # Perhaps by an earlier try of this very page, whose answer was lost.
+            return bool(booked["Item"]["page"]["S"] == name)
+        return True
+
+    async def _page_item(self, page: Page) -> dict[str, Any]:
+        """The item of a page, which those who look for the day's pages will find."""
         if (page.boot, page.day) not in self._boot_days:
             await self._put(_key(f"I#{page.day}", page.boot))
             self._boot_days.add((page.boot, page.day))
         # In a thread: a full page takes milliseconds, most of them without the interpreter's lock.
         packed = await self._aws.run(partial(pack, page))
         body = {"body": {"B": packed}, "n": {"N": str(len(page.entries))}}
-        await self._put({**_key(f"P#{page.boot}", page.sequence), **body}, absent=True)
+        return {**_key(f"P#{page.boot}", page.sequence), **body}
 
     async def beat(self, boot: str) -> None:
         """Move the heartbeat of a process."""

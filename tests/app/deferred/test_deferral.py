@@ -19,7 +19,7 @@ from app.deferred.requests import DeferredRequests
 from app.deferred.runner import Runner
 from app.deferred.store import Store, store_of
 from app.errors import ApiError
-from app.ledger import MONTHLY
+from app.ledger import MONTHLY, Ledger
 from app.pipeline.meter import read_usage
 from app.prices import BATCH, DEFAULT, PICO_PER_USD
 from local.openai.server import Running
@@ -320,6 +320,9 @@ STEPS = [
     (BatchApi, "retrieve", 0),
     (DeferredRequests, "finish", 0),
     (DeferredRequests, "finish", 1),
+    (Ledger, "charge", 0),
+    (Ledger, "charge", 1),
+    (DeferredRequests, "settled", 1),
     (BatchApi, "forget", 0),
     (Jobs, "close", 0),
     (Jobs, "close", 1),
