@@ -39,6 +39,10 @@ class OpenAIKey:
         """Whether the last read found a key."""
         return self._value is not None
 
+    def at_hand(self) -> str | None:
+        """The key when it needs no reading; else None, and `get` is to be asked."""
+        return self._value if self._clock() - self._read_at <= REFRESH_SECONDS else None
+
     async def get(self) -> str | None:
         """The key, or None while none was set; never raises. It waits only when the last value is missing or old."""
         age = self._clock() - self._read_at

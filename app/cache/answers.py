@@ -28,7 +28,7 @@ JITTER_SHARE = 0.1
 """Of a time to live, taken off by chance: answers of one moment do not all end in one moment."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """An entry that may be given, and how it is."""
 

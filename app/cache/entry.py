@@ -14,7 +14,7 @@ MAX_BODY_BYTES = 1 << 20
 """A longer answer is not kept, and not shared with other replicas."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """An answer as it was, with what its next reader needs."""
 

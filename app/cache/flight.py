@@ -19,7 +19,7 @@ MAX_AHEAD_BYTES = 256 * 1024
 """How far upstream is read ahead of the fastest reader; of a stream that is too long to share, of the slowest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Landing:
     """What came of a flight: a kept or borrowed entry, or the leader's own headers with a body or a stream."""
 

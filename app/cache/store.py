@@ -17,7 +17,7 @@ BORROWED_MILLISECONDS = 5_000
 """How long an answer that is not kept stays for the replicas that already wait for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """What Valkey says about a question: it has the answer, another replica asks, or this one may."""
 

@@ -9,10 +9,10 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.errors import ApiError
 from app.limits.headers import go_duration, rate_headers, retry_headers
@@ -68,8 +68,7 @@ class Grant:
         return _headers(self.scopes[0], self.at)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """For whom a call waits, how urgent it is, and until when by the limiter's clock."""
 
     tenant: str = ""
@@ -226,7 +225,7 @@ class Limiter:
             label = "this service at OpenAI"
             place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
             scope = self._upstreams[model] = UpstreamScope(f"{slot}:upstream:{place}:{model}", slot, label)
-        await self._turn(scope, model, tokens, replace(caller, streams=0))
+        await self._turn(scope, model, tokens, caller._replace(streams=0))
         return scope.ticket(self.clock(), tokens)
 
     def saw(self, ticket: Ticket, headers: Iterable[tuple[str, str]], refusal: str | None = None) -> None:

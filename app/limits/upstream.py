@@ -26,7 +26,7 @@ _PREFIX = "x-ratelimit-"
 _MOST = 1_000_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
     """One call to OpenAI: what was believed to be left when it was sent, for comparison with what OpenAI says."""
 

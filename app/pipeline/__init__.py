@@ -106,7 +106,8 @@ class Pipeline:
             record.refused(broken)
             self._write(record)
             raise broken from None
-        if isinstance(reply.body, bytes):
+        # An HTTP request's line is written when its answer has been sent: nobody waits for it then.
+        if call.record is None and isinstance(reply.body, bytes):
             self._write(record)
         return reply
 
@@ -229,11 +230,11 @@ class Pipeline:
         assert not isinstance(answer, OpenStream)
         return answer
 
-    async def _ask_openai(
+    def _ask_openai(
         self, plan: Plan, deadline: float, phases: Phases, turns: Turns, payment: Payment | None
-    ) -> tuple[Plan, Answer | OpenStream]:
+    ) -> Coroutine[Any, Any, tuple[Plan, Answer | OpenStream]]:
         settings = self._services.settings
-        return await ask_openai(
+        return ask_openai(
             self._upstream,
             self._services.openai_key,
             plan,

@@ -52,6 +52,11 @@ async def read_answer(response: Response, endpoint: Endpoint, key: str) -> Answe
         body = await _read(response)
     finally:
         response.release()
+    return answer_of(response, body, endpoint, key)
+
+
+def answer_of(response: Response, body: bytes, endpoint: Endpoint, key: str) -> Answer:
+    """The answer with a body that was read; raises ApiError 502 when it is not what the API answers."""
     status = response.status
     if status >= 400:
         body = _error(status, body, key)

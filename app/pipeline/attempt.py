@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import ApiError
-from app.pipeline.answer import REQUEST_ID, Answer, invalid_response, passed_headers, read_answer, without_key
+from app.pipeline.answer import (
+    REQUEST_ID,
+    Answer,
+    answer_of,
+    invalid_response,
+    passed_headers,
+    read_answer,
+    without_key,
+)
 from app.pipeline.meter import StreamMeter, stream_meter
 from app.time_limit import until, within
 from app.upstream import sse
@@ -67,7 +76,9 @@ class OpenStream:
             raise ApiError("upstream_invalid_response", "OpenAI's stream makes no sense; try again.") from None
 
 
-async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: float) -> Answer | OpenStream:
+def attempt(
+    upstream: Upstream, key: str, plan: Plan, *, hold_seconds: float
+) -> Coroutine[Any, Any, Answer | OpenStream]:
     """OpenAI's answer, success or error, to one call.
 
     A stream is handed over with its first token. After `hold_seconds` of silence it is handed over without, so that its
@@ -78,7 +89,11 @@ async def attempt(upstream: Upstream, key: str, plan: Plan, *, hold_seconds: flo
     """
     seconds = plan.model.first_token_timeout_seconds
     if seconds is None or not plan.streams_upstream:
-        return await _post(upstream, key, plan)
+        return _post(upstream, key, plan)
+    return _begun(upstream, key, plan, seconds, hold_seconds)
+
+
+async def _begun(upstream: Upstream, key: str, plan: Plan, seconds: float, hold_seconds: float) -> Answer | OpenStream:
     by = asyncio.get_running_loop().time() + seconds
     try:
         with until(by):
@@ -115,4 +130,8 @@ async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream
             response.close()
             raise invalid_response(response)
         return OpenStream(response, key, stream_meter(plan.endpoint, hides_usage=plan.hides_usage))
-    return await read_answer(response, plan.endpoint, key)
+    body = response.whole()
+    if body is None:
+        return await read_answer(response, plan.endpoint, key)
+    response.release()
+    return answer_of(response, body, plan.endpoint, key)

@@ -26,8 +26,11 @@ def read_bounded(endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) ->
     if document.get(endpoint.content) is None:
         message = f"Missing required parameter: '{endpoint.content}'."
         raise ApiError("missing_required_parameter", message, param=endpoint.content)
+    fields = endpoint.fields
     for name, value in document.items():
-        _check_field(endpoint, name, value)
+        allowed = fields.get(name)
+        if allowed is None or _TYPE_NAMES[type(value)] not in allowed:
+            _check_field(endpoint, name, value)
     if endpoint is EMBEDDINGS:
         _check_embedding_input(document["input"])
     return document

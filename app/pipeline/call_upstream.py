@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import BILLING_CODES, ApiError
 from app.ledger import Outcome
@@ -71,7 +71,7 @@ async def ask_openai(
     no sense, 504 after the deadline. `payment` gets an entry for every attempt; None for a call that many requests pay
     for.
     """
-    key = await openai_key.get()
+    key = openai_key.at_hand() or await openai_key.get()
     if key is None:
         raise ApiError(
             "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
@@ -141,12 +141,15 @@ class _Line:
             raise
         return plan, result
 
-    async def _once(self, plan: Plan) -> Result:
-        """One call in its turn; raises nothing but cancellation and a refused key."""
-        if self.turns is None:
-            return await self._call(plan, None)
+    def _once(self, plan: Plan) -> Coroutine[Any, Any, Result]:
+        """One call in its turn; raises nothing but cancellation and a refused key. Await it at once."""
+        turns = self.turns
+        ticket = None if turns is None else turns.at_once(plan)
+        return self._call(plan, ticket) if turns is None or ticket is not None else self._call_in_turn(plan, turns)
+
+    async def _call_in_turn(self, plan: Plan, turns: Turns) -> Result:
         try:
-            ticket = self.turns.at_once(plan) or await self.turns.take(plan)
+            ticket = await turns.take(plan)
         except ApiError as error:
             return error
         return await self._call(plan, ticket)
@@ -154,11 +157,9 @@ class _Line:
     async def _call(self, plan: Plan, ticket: Ticket | None) -> Result:
         """One call, paid for and told to the breakers."""
         resilience, payment = self.resilience, self.payment
-        if payment is not None and not payment.ready(plan):
-            try:
-                await payment.reserve(plan)
-            except ApiError as error:
-                return error
+        refused = None if payment is None or payment.ready(plan) else await _refused(payment, plan)
+        if refused is not None:
+            return refused
         key_entry = resilience.enter_key(self.key)
         breaker = resilience.breaker(plan.model.name)
         entry = breaker.enter()
@@ -167,15 +168,23 @@ class _Line:
             return resilience.unavailable(plan.model.name)
         healthy = paid = None
         try:
-            result = await self._attempt(plan, ticket)
-            if payment is not None and not _succeeded(result):
+            self.phases.attempt()
+            self.unsure = False
+            try:
+                answer = await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
+                result: Result = self._seen(answer, ticket)
+            except (UnreachableError, ApiError) as error:
+                result = self._failed(error)
+            if _succeeded(result):
+                healthy = paid = True
+                return result
+            if payment is not None:
                 payment.failed(result, self.unsure)
             if isinstance(result, Answer) and result.error_code in BILLING_CODES:
                 resilience.refuse_key(self.key, key_entry)
                 key_entry = Entry.CLOSED
                 return quota_exhausted(result.error_code)
             healthy = _healthy(result)
-            paid = _succeeded(result) or None
             return result
         except asyncio.CancelledError:
             late = asyncio.get_running_loop().time() >= self.deadline
@@ -188,27 +197,25 @@ class _Line:
             breaker.settle(entry, healthy)
             resilience.settle_key(key_entry, paid)
 
-    async def _attempt(self, plan: Plan, ticket: Ticket | None) -> Result:
-        self.phases.attempt()
-        self.unsure = False
-        try:
-            result = await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
-            if ticket is not None and self.turns is not None:
-                self.turns.saw(ticket, result)
-            return result
-        except UnreachableError as error:
-            self.unsure = error.sent
-            if error.errno in _NO_DESCRIPTORS:
-                # Ours and not OpenAI's fault, so no breaker hears of it.
-                message = "This replica has no descriptor left for a connection; retry after 1 s."
-                return ApiError("overloaded", message, headers={"retry-after": "1"})
-            return ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
-        except ApiError as error:
+    def _seen(self, answer: Answer | OpenStream, ticket: Ticket | None) -> Answer | OpenStream:
+        if ticket is not None and self.turns is not None:
+            self.turns.saw(ticket, answer)
+        return answer
+
+    def _failed(self, error: UnreachableError | ApiError) -> ApiError:
+        """What an attempt without an answer means for the caller."""
+        if isinstance(error, ApiError):
             if error.code == "upstream_timeout":
                 self.resilience.metrics.count(FIRST_TOKEN_TIMEOUTS)
             elif error.code == "upstream_invalid_response":
                 self.resilience.metrics.count(INVALID_ANSWERS)
             return error
+        self.unsure = error.sent
+        if error.errno in _NO_DESCRIPTORS:
+            # Ours and not OpenAI's fault, so no breaker hears of it.
+            message = "This replica has no descriptor left for a connection; retry after 1 s."
+            return ApiError("overloaded", message, headers={"retry-after": "1"})
+        return ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
 
     async def _found_another_key(self) -> bool:
         fresh = await self.openai_key.refresh(self.key)
@@ -225,6 +232,15 @@ class _Line:
             return False
         self.resilience.metrics.count(RETRIES)
         return True
+
+
+async def _refused(payment: Payment, plan: Plan) -> ApiError | None:
+    """Reserve for one more attempt; the reason when that cannot be."""
+    try:
+        await payment.reserve(plan)
+    except ApiError as error:
+        return error
+    return None
 
 
 def _succeeded(result: Result) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_STOP_SEQUENCES = 4  # Chat Completions' own bound
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """What is sent to OpenAI for one call, and what it may cost at most."""
 

@@ -6,7 +6,7 @@ is passed instead lives in the request itself: text, inline images and files, fu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from app.errors import ApiError
@@ -62,22 +62,20 @@ FORBIDDEN_FIELDS: Mapping[str, str] = {
 def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The document with storing switched off; raises ApiError 403 `not_allowed` naming the first field that points
     outside the request."""
-    for name, instead in FORBIDDEN_FIELDS.items():
-        if name in endpoint.fields and document.get(name) not in (None, False):
-            _refuse(name, instead)
+    if not FORBIDDEN_FIELDS.keys().isdisjoint(document):
+        for name, instead in FORBIDDEN_FIELDS.items():
+            if name in endpoint.fields and document.get(name) not in (None, False):
+                _refuse(name, instead)
     if endpoint not in (RESPONSES, CHAT):
         return document
     _check_tools(document)
-    options = document.get("prompt_cache_options") or {}
-    if options.get("comparison_response_id") is not None:
-        _refuse("prompt_cache_options.comparison_response_id", "answers are not stored; leave it out")
-    if options.get("ttl") not in (None, PRICED_CACHE_TTL):
-        _refuse("prompt_cache_options.ttl", f"only `{PRICED_CACHE_TTL}` has a price here")
+    options = document.get("prompt_cache_options")
+    if options:
+        _check_cache_options(options)
     content = document[endpoint.content]
     if isinstance(content, list):
         _check_items(endpoint, content)
-        for path, name in _references(content, endpoint.content):
-            _refuse(path, REFERENCES[name])
+        _check_references(content, endpoint.content)
     return {**document, "store": False}
 
 
@@ -113,18 +111,26 @@ def _check_items(endpoint: Endpoint, items: list[Any]) -> None:
             _refuse(path, 'it would be read by id; ask for `include: ["reasoning.encrypted_content"]` and resend that')
 
 
-def _references(node: object, path: str) -> Iterator[tuple[str, str]]:
-    """(path, name) of every field inside `node` that names something stored; depth was bounded before."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name in REFERENCES and value is not None:
-                yield f"{path}.{name}", name
-            elif isinstance(value, dict | list):
-                yield from _references(value, f"{path}.{name}")
-    elif isinstance(node, list):
+def _check_cache_options(options: Mapping[str, Any]) -> None:
+    if options.get("comparison_response_id") is not None:
+        _refuse("prompt_cache_options.comparison_response_id", "answers are not stored; leave it out")
+    if options.get("ttl") not in (None, PRICED_CACHE_TTL):
+        _refuse("prompt_cache_options.ttl", f"only `{PRICED_CACHE_TTL}` has a price here")
+
+
+def _check_references(node: dict[str, Any] | list[Any], path: str) -> None:
+    """Refuse the first field inside `node` that names something stored; depth was bounded before."""
+    if type(node) is list:
         for index, value in enumerate(node):
-            if isinstance(value, dict | list):
-                yield from _references(value, f"{path}[{index}]")
+            if type(value) is dict or type(value) is list:
+                _check_references(value, f"{path}[{index}]")
+        return
+    assert type(node) is dict
+    for name, value in node.items():
+        if name in REFERENCES and value is not None:
+            _refuse(f"{path}.{name}", REFERENCES[name])
+        if type(value) is dict or type(value) is list:
+            _check_references(value, f"{path}.{name}")
 
 
 def _is_one_of(kind: object, allowed: frozenset[str]) -> bool:

@@ -27,7 +27,7 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Turns:
     """Turns of one call at OpenAI's own limits: each attempt and each other model takes one."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
@@ -50,9 +49,8 @@ class Gate:
         """Whether even an interactive request is refused."""
         return self._metrics.in_flight >= self._limit
 
-    @contextlib.contextmanager
-    def enter(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Iterator[None]:
-        """Holds a place inside the `with` block. `headers` are the request's, names in lower case; nothing is read.
+    def enter(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Place:
+        """A place, held inside a `with` block. `headers` are the request's, names in lower case; nothing is read.
 
         Raises ApiError 503 `overloaded` when there is no place, 400 for an unknown priority.
         """
@@ -67,25 +65,42 @@ class Gate:
         limit = self._limit if priority == INTERACTIVE else self._background_limit
         if self._metrics.in_flight >= limit:
             raise self._shed(priority, f"This replica serves {limit} {priority} requests already")
-        if size <= SMALL_BODY_BYTES:
-            with self._metrics.request():
-                yield
-            return
         # A longer one is refused by its length, whatever was announced.
-        size = min(size, MAX_BODY_BYTES)
-        if self._body_bytes_inside + size > self._body_bytes:
+        size = 0 if size <= SMALL_BODY_BYTES else min(size, MAX_BODY_BYTES)
+        if size and self._body_bytes_inside + size > self._body_bytes:
             raise self._shed(priority, "This replica holds as many long request bodies as it has room for")
+        return Place(self, size)
+
+    def take(self, size: int) -> None:
+        """For a place: a request with so many bytes of a long body goes in."""
         self._body_bytes_inside += size
-        try:
-            with self._metrics.request():
-                yield
-        finally:
-            self._body_bytes_inside -= size
+        self._metrics.start()
+
+    def give_back(self, size: int) -> None:
+        """For a place: it is out again."""
+        self._body_bytes_inside -= size
+        self._metrics.finish()
 
     def _shed(self, priority: str, why: str) -> ApiError:
         self._metrics.count(SHED_REQUESTS)
         seconds = str(self._chance(*RETRY_AFTER_SECONDS[priority]))
         return ApiError("overloaded", f"{why}; retry after {seconds} s.", headers={"retry-after": seconds})
+
+
+class Place:
+    """What one request takes of a gate, from the beginning of a `with` block to its end."""
+
+    __slots__ = ("_gate", "_size")
+
+    def __init__(self, gate: Gate, size: int) -> None:
+        self._gate = gate
+        self._size = size
+
+    def __enter__(self) -> None:
+        self._gate.take(self._size)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.give_back(self._size)
 
 
 def _priority(value: bytes) -> str:

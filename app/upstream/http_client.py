@@ -125,12 +125,17 @@ class Response:
         """Close the connection at once, so that OpenAI stops."""
         self._leave(keep=False)
 
-    async def begun(self) -> None:
-        """Return when the headers are here."""
-        while not self.status:
-            if self._error is not None:
-                raise self._error
-            await self._expect()
+    def whole(self) -> bytes | None:
+        """All of the body when it is here, and nothing was taken of it; else None."""
+        return self.take() if self._complete and self._error is None else None
+
+    def begun(self) -> asyncio.Future[None] | None:
+        """Done when this is to be asked again; None when the headers are here. Raises as `read`."""
+        if self.status:
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._expect()
 
     def feed(self, data: bytes) -> bool:
         """For the connection: bytes of the body; True when it may not read on for now."""
@@ -221,7 +226,8 @@ class Connection(asyncio.Protocol):
             else:
                 transport.write(head)
                 await self._write_pieces(memoryview(body), response)
-            await response.begun()
+            while (beginning := response.begun()) is not None:
+                await beginning
         except BaseException:
             response.close()
             raise

@@ -6,8 +6,9 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -68,8 +69,8 @@ class Upstream:
             connection.close()
         await asyncio.sleep(0)  # they close in the next turn of the event loop
 
-    async def post(self, path: str, body: bytes, key: str) -> Response:
-        """The answer to one POST of JSON once its headers are there; raises UpstreamError.
+    def post(self, path: str, body: bytes, key: str) -> Coroutine[Any, Any, Response]:
+        """The answer to one POST of JSON once its headers are there; raises UpstreamError. Await it at once.
 
         `path` is relative to the base address ("/responses"). Redirects are not followed: they would carry the key.
         """
@@ -84,9 +85,13 @@ class Upstream:
             "Accept-Encoding: identity\r\n"
             "User-Agent: prodkit\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        connection = self._pop() or await self._connect()
-        return await connection.ask(head.encode("latin-1"), body)
+        ).encode("latin-1")
+        connection = self._pop()
+        return self._ask_new(head, body) if connection is None else connection.ask(head, body)
+
+    async def _ask_new(self, head: bytes, body: bytes) -> Response:
+        connection = await self._connect()
+        return await connection.ask(head, body)
 
     def _pop(self) -> Connection | None:
         """A free connection. One that was closed meanwhile has carried no byte of the call: the next is taken."""

@@ -46,6 +46,9 @@ class Keys:
     rotated: str | None = None
     refreshed: list[str] = field(default_factory=list)
 
+    def at_hand(self) -> str | None:
+        return None
+
     async def get(self) -> str | None:
         return self.current
 
