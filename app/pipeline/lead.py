@@ -58,7 +58,7 @@ class Lead:
     def leave(self) -> None:
         """Nobody hears the stream any more."""
         if not self._pumped:
-            self._end(whole=False)
+            self._end(whole=self._body.complete)
 
     def __aiter__(self) -> Lead:
         return self
@@ -108,7 +108,10 @@ class Lead:
             self._reader = Reader(self._flight, at_end=True)
         self._flight.task = task = self._later(self._pump())
         # Not in the task itself: one that is cancelled before it begins does nothing at all.
-        task.add_done_callback(lambda task: self._end(whole=not task.cancelled() and task.exception() is None))
+        task.add_done_callback(self._pumped_out)
+
+    def _pumped_out(self, task: asyncio.Task[None]) -> None:
+        self._end(whole=self._body.complete or not (task.cancelled() or task.exception()))
 
     async def _pump(self) -> None:
         relay = self._flight.relay

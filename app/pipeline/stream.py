@@ -90,6 +90,11 @@ class MeteredStream:
             self._end()
             raise
 
+    @property
+    def complete(self) -> bool:
+        """Whether the answer's last event has been passed on: clients leave there, and do not read to the very end."""
+        return (self._meter.ended or self._ended_here) and not self._seen and not self._farewell
+
     async def aclose(self) -> None:
         """Close the upstream connection at once and account what arrived. May be called twice."""
         self.close()
