@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -54,17 +54,16 @@ def setup(level: str) -> None:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def request_line(**fields: Any) -> None:
-    """Write the one line about a finished request. Fields that are None are left out.
+def request_line(names: Iterable[str], values: Iterable[Any]) -> None:
+    """Write the one line about a finished request, a value for each name. Values that are None are left out.
 
     Never the prompt or the answer: they are the tenant's. Names and units: see the README's table of log fields.
     """
-    write({"level": "info", "event": "request", **fields})
-
-
-def write(fields: Mapping[str, Any]) -> None:
-    """Write one JSON line with the time in front."""
-    write_line(encode({"time": _timestamp(time.time()), **fields}))
+    given: dict[str, Any] = {"time": _timestamp(time.time()), "level": "info", "event": "request"}
+    for name, value in zip(names, values, strict=True):
+        if value is not None:
+            given[name] = value  # noqa: PERF403 - a comprehension makes another dictionary, which takes twice as long
+    write_line(_line(given))
 
 
 def write_line(line: str) -> None:
@@ -123,7 +122,10 @@ def _write_out(text: str) -> None:
 
 def encode(fields: Mapping[str, Any]) -> str:
     """One line of JSON without keys, None fields and over-long texts; any value can be encoded."""
-    given = {name: value for name, value in fields.items() if value is not None}
+    return _line({name: value for name, value in fields.items() if value is not None})
+
+
+def _line(given: dict[str, Any]) -> str:
     try:
         line = orjson.dumps(given, option=_PLAIN)
     except TypeError:

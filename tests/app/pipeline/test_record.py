@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
-from app.errors import ApiError
+from app.budgets.policy import Rung
+from app.errors import ApiError, Domain
 from app.keys import Identity
 from app.models import Models, Usage, default_document
 from app.observability import metrics as names
 from app.observability.metrics import Metrics
+from app.observability.trace import Trace
 from app.pipeline import record as step
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.pay import unknown_usage
+from app.pipeline.phases import Phases
 from app.pipeline.record import Record
+from app.prices import PICO_PER_USD
 
 MODELS = Models(default_document())
 IDENTITY = Identity("acme", "0123456789ab", "ci", "user", None, None)
@@ -95,13 +100,55 @@ def test_a_charged_call_tells_tokens_and_dollars_but_no_word_of_the_prompt(capsy
     assert "secret" not in json.dumps(line)
 
 
-def test_every_field_of_a_line_is_explained(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fields: dict[str, Any] = {}
-    monkeypatch.setattr("app.observability.log.request_line", lambda **given: fields.update(given))
-    step.write(Record("req_1", "/v1/responses"), Counts())
-    assert list(fields) == list(step.FIELDS)
+def test_every_field_of_a_line_stands_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = {
+        "request_id": "req_1",
+        "parent": "/ask",
+        "endpoint": "/v1/responses",
+        "model": "m",
+        "requested_model": "fast",
+        "fallback_from": "other",
+        "status": 200,
+        "cache": "miss",
+        "usage_estimated": True,
+        "shared_by": 3,
+        "deferred": "d",
+        "merge_wait_ms": 4.5,
+        "upstream_request_id": "up",
+        "error_code": "invalid_json",
+    }
+    shown = set()
+    for stream in (True, False):
+        record = Record(**fields, identity=IDENTITY, stream=stream)  # type: ignore[arg-type]
+        record.trace = Trace("trace", "span", "before", 1)
+        record.rung, record.domain = Rung.CHEAPER, Domain.CALLER
+        record.usage, record.cost_pico = Usage(11, 12, 0, 13), 14 * PICO_PER_USD
+        record.openai_ms, record.queue_seconds = 15.0, 0.016
+        now = time.perf_counter()
+        began, first = now - 20, now - 10 if stream else None
+        record.phases = Phases(now - 60, 17.0, now - 30, began, first, now, True)
+        line, _ = written(record, capsys)
+        assert {name: line[name] for name in fields} == fields
+        assert (line["trace_id"], line["span_id"], line["parent_span_id"]) == ("trace", "span", "before")
+        assert (line["tenant"], line["key_id"], line["stream"]) == ("acme", "0123456789ab", stream)
+        assert (line["budget_rung"], line["domain"]) == ("cheaper", "caller")
+        assert (line["input_tokens"], line["cached_tokens"], line["output_tokens"], line["cost_usd"]) == (
+            11,
+            12,
+            13,
+            14,
+        )
+        assert (line["openai_processing_ms"], line["queue_ms"]) == (15, 16)
+        assert (line["receive_ms"], line["failed_attempts_ms"]) == (17_000, 10_000)
+        assert line["latency_ms"] == pytest.approx(60_000, abs=500)
+        assert line["overhead_ms"] == pytest.approx(13_000, abs=500)
+        if stream:
+            assert (line["prompt_ms"], line["generation_ms"], line["first_token_ms"]) == (10_000, 10_000, 50_000)
+        else:
+            assert line["whole_answer_ms"] == 20_000
+        shown |= set(line)
+        assert [name for name in step.FIELDS if name in line] == list(line)[3:]
+    assert shown == {"time", "level", "event", *step.FIELDS}
 
 
 def test_a_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
