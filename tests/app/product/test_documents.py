@@ -24,7 +24,7 @@ async def test_a_new_document_is_pending_kept_and_queued(documents: Documents, c
     assert (made.status, made.bytes, made.chunks, made.reason) == ("pending", 5, 0, None)
     assert await documents.get(tenant, made.id) == made
     assert await documents.source(tenant, made.id) == "Café".encode()
-    assert [job for job in queued(cloud) if job["tenant"] == tenant] == [
+    assert [job for job in queued(cloud) if job.get("tenant") == tenant] == [
         {"version": 1, "kind": "ingest", "tenant": tenant, "document_id": made.id, "key_id": "0123456789ab"}
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
 from local.openai.server import Running
@@ -18,10 +19,16 @@ def responses(simulator: Running) -> int:
     return sum(request["path"] == "/v1/responses" for request in simulator.requests())
 
 
-async def ask(site: Site) -> dict[str, Any]:
-    answer = await site.http.post("/ask", json=QUESTION)
+async def post(site: Site, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx2.Response:
+    """An answer that was given, and kept just afterwards."""
+    answer = await site.http.post(path, json=body, headers=headers)
     assert answer.status_code == 200
-    return dict(answer.json())
+    await site.app.pipeline().close()
+    return answer
+
+
+async def ask(site: Site) -> dict[str, Any]:
+    return dict((await post(site, "/ask", QUESTION)).json())
 
 
 async def test_the_same_question_asks_the_model_once_until_a_document_is_added_or_deleted(
@@ -46,7 +53,7 @@ async def test_the_same_question_asks_the_model_once_until_a_document_is_added_o
 async def test_a_streamed_answer_is_replayed_as_its_events(site: Site, simulator: Running) -> None:
     simulator.reset()
     await site.learn("hours", "The office is open from nine to five.")
-    streams = [(await site.http.post("/ask", json=QUESTION | {"stream": True})).text for _ in range(2)]
+    streams = [(await post(site, "/ask", QUESTION | {"stream": True})).text for _ in range(2)]
     assert responses(simulator) == 1
     assert streams[1].replace('"cache":"hit"', '"cache":"miss"') == streams[0]
     assert streams[0].count("event: delta") > 0
@@ -55,7 +62,7 @@ async def test_a_streamed_answer_is_replayed_as_its_events(site: Site, simulator
 async def test_a_tenant_empties_its_own_cache_and_no_other(site: Site) -> None:
     body = {"model": "fast", "input": "Keep this."}
     for _ in range(2):
-        kept = await site.http.post("/v1/responses", json=body, headers={"x-prodkit-cache-tags": "mine"})
+        kept = await post(site, "/v1/responses", body, {"x-prodkit-cache-tags": "mine"})
     assert kept.headers["x-prodkit-cache"] == "hit"
     assert (await site.http.delete("/cache", params={"tag": "other"})).json() == {
         "object": "cache.invalidated",
