@@ -75,16 +75,12 @@ class V1:
         call = Call(path, body, record.identity, record.request_id, headers, record)
         async with until_disconnect(receive, call.left):
             reply = await self._pipeline_of().run(call)
-        if reply is None:
-            return
-        record.status = reply.status
-        if isinstance(reply.body, bytes):
+            record.status = reply.status
+            if not isinstance(reply.body, bytes):
+                await self._send_stream(send, reply.status, reply.headers, reply.body)
+                return
+        if reply is not None and isinstance(reply.body, bytes):
             await _send_whole(send, reply.status, reply.headers, reply.body)
-            return
-        try:
-            await self._send_stream(receive, send, reply.status, reply.headers, reply.body)
-        finally:
-            await reply.body.aclose()
 
     async def _deferred(self, send: Send, method: str, name: str, record: Record) -> None:
         """Say how a request that may wait stands, or end it."""
@@ -100,19 +96,19 @@ class V1:
         record.status = 200
         await _send_whole(send, 200, headers, body)
 
-    async def _send_stream(
-        self, receive: Receive, send: Send, status: int, headers: list[tuple[str, str]], body: ByteStream
-    ) -> None:
+    async def _send_stream(self, send: Send, status: int, headers: list[tuple[str, str]], body: ByteStream) -> None:
         seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
-        await _send_start(send, status, [*headers, ("cache-control", "no-cache")])
         try:
-            async with until_disconnect(receive), asyncio.timeout(seconds):
+            await _send_start(send, status, [*headers, ("cache-control", "no-cache")])
+            with within(seconds):
                 async for piece in body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             # The caller stopped reading. Ending without the last message closes the connection, which tells the truth.
             log.warning("stream ended: its reader is too slow")
             return
+        finally:
+            await body.aclose()
         await send({"type": "http.response.body", "body": b""})
 
 
