@@ -18,11 +18,12 @@ from app.budgets.window import Span, Window, moment, window_at
 from app.errors import ApiError
 from app.ledger.book import Book, Hold, Payer, scopes_of
 from app.ledger.entries import MAX_ENTRIES, Page
-from app.ledger.item import UNBOUNDED_PICO, Item, Reclaim, SetLimit
+from app.ledger.item import UNBOUNDED_PICO, Item, SetLimit
 from app.ledger.lease import Lease, State
 from app.ledger.once import Once
+from app.ledger.sweep import Sweep
 from app.ledger.table import LedgerTable, Standing, in_turns
-from app.ledger.watch import AWAY_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS, Watch, boot_of
+from app.ledger.watch import AWAY_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS
 from app.prices import usd
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Keeper:
         self._looked: dict[Lease, tuple[int, float]] = {}
         self._facts: dict[str, tuple[Hold, Page]] = {}
         """Charges of which it is not known whether the table has them."""
-        self._watch = Watch()
+        self.sweep = Sweep(self.book.boot, zone, clock=clock, wall_clock=wall_clock)
         self._beat_at = self._alive_at = clock()
         self._due = dict.fromkeys(("beat", "page", "watch", "limits"), 0.0)
         self._stopping = asyncio.Event()
@@ -273,7 +274,7 @@ class Keeper:
         if self._is_due("limits", LIMITS_SECONDS):
             await self._know_limits(fresh=True)
         if self._is_due("watch", WATCH_SECONDS):
-            await self._sweep()
+            await self._find_silent()
 
     def _is_due(self, what: str, seconds: float) -> bool:
         now = self._clock()
@@ -374,34 +375,13 @@ class Keeper:
             self._note_away(error)
             raise LedgerAwayError from error
 
-    async def _sweep(self) -> None:
-        """Put the leases of processes that fell silent into suspense, in every item of the windows that run."""
-        now = self._wall_clock()
+    async def _find_silent(self) -> None:
         self._looked = {lease: self._looked[lease] for lease in self.book.current.values() if lease in self._looked}
-        months = dict.fromkeys(window_at(Span.MONTH, at, self.zone).name for at in (now, now - 32 * 86_400))
         try:
-            item = await self.table.read("org", next(iter(months)))
-            boots = {boot_of(handle) for handle in item.slots} - {self.book.boot} if item else set()
-            beats = await self.table.beats(boots) if boots else {}
-            silent = {boot for boot in boots if self._watch.silent(boot, beats.get(boot, -1), self._clock())}
-            self._watch.keep(boots)
-            if silent:
-                days = [window_at(Span.DAY, at, self.zone).name for at in (now, now - 86_400)]
-                for name in (*months, *days):
-                    await self._suspend(name, silent)
+            await self.sweep.run(self.table)
         except Exception as error:
             self._note_away(error)
             raise LedgerAwayError from error
-
-    async def _suspend(self, name: str, boots: set[str]) -> None:
-        # The organisation last: its slot is how others find the dead, should this process die on the way.
-        for scope in sorted(await self.table.scopes(name), key=lambda scope: scope == "org"):
-            item = await self.table.read(scope, name)
-            for handle, slot in item.slots.items() if item else ():
-                if boot_of(handle) in boots:
-                    await self.table.step(scope, name, Reclaim(handle, slot))
-                    fields = {"scope": scope, "window": name, "lease": handle, "pico": str(slot.amt - slot.set)}
-                    log.warning("a replica fell silent; its lease is in suspense", extra={"fields": fields})
 
     def _note_away(self, error: BaseException) -> None:
         if not self._told_away:

@@ -76,7 +76,7 @@ async def spend_and_suspend(up: Up, commands: str) -> str:
         assert item.avail + item.used + item.leased + item.suspense == LIMIT
         dead = {boot for boot in before if before[boot] == after[boot]}
         assert len(dead) == 1
-        await ledger._suspend(window, dead)
+        await ledger.sweep.suspend(ledger.table, window, dead)
         return said
     finally:
         aws.close()

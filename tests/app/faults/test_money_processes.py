@@ -101,7 +101,7 @@ async def test_the_cap_holds_over_two_replicas_one_killed_and_every_dollar_is_ex
     assert org is not None
     dead = {boot_of(handle) for handle in org.slots}
     assert len(dead) == 1, "the one that ended in order gave everything back"
-    await ledger._suspend(month, dead)
+    await ledger.sweep.suspend(ledger.table, month, dead)
     assert await command._verify(ledger.table, day, bill, resolve=True) == 0
     said = capsys.readouterr().out
     assert "0 unexplained; suspense resolved" in said
