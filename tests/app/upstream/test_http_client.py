@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,87 +20,13 @@ from app.upstream import pool as upstream
 from app.upstream.http_client import BadAnswerError, CutError, Response, UnreachableError
 from app.upstream.pool import Upstream
 from tests.app.conftest import free_port
+from tests.app.upstream.scripted import CHUNKED, KEY, Server, ask, read, whole
 from tests.app.valkey.test_lane import certificate
 from tests.patience import PATIENCE_SECONDS
 
 __all__ = ["certificate"]  # a fixture
 
 pytestmark = pytest.mark.process
-
-KEY = "k" * 30
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def whole(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    lines = [b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body)]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-class Server:
-    """Answers request by request with what it is told; an answer in several pieces leaves in as many writes."""
-
-    def __init__(self, *answers: bytes | list[bytes], close: bool = False) -> None:
-        self._answers = list(answers)
-        self._close = close
-        self.heads: list[bytes] = []
-        self.bodies: list[bytes] = []
-        self.connections = 0
-        self.gone = asyncio.Event()
-        """Some connection was closed by the client."""
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                self.heads.append(head)
-                self.bodies.append(await reader.readexactly(length))
-                if self._answers:
-                    answer = self._answers.pop(0)
-                    for piece in [answer] if isinstance(answer, bytes) else answer:
-                        writer.write(piece)
-                        await writer.drain()
-                        await asyncio.sleep(0.001)
-                if self._close:
-                    break
-        self.gone.set()
-        writer.close()
-
-    @contextlib.asynccontextmanager
-    async def pool(
-        self, connections: int = 4, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
-    ) -> AsyncIterator[Upstream]:
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tasks.add(task)
-            await self(reader, writer)
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-        address = f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}/v1"
-        try:
-            async with Upstream(address, connections=connections, tcp_keep_alive_seconds=45) as made:
-                yield made
-        finally:
-            server.close()
-            await server.wait_closed()
-            if tasks:
-                await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
-
-
-async def read(response: Response) -> bytes:
-    pieces = []
-    while piece := await response.read():
-        pieces.append(piece)
-    response.release()
-    return b"".join(pieces)
-
-
-async def ask(pool: Upstream, body: bytes = b"{}") -> bytes:
-    return await read(await pool.post("/responses", body, KEY))
 
 
 async def test_a_request_is_whole_and_an_answer_comes_with_its_headers() -> None:
