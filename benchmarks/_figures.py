@@ -122,8 +122,8 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
             own("added_p99_ms") if "added_p99_ms" in measured.get("prodkit", {}) or not own("failed_percent") else inf
         )
 
-    def times(rival: str) -> float | None:
-        theirs, ours = measured.get(rival, {}).get("cpu_us_per_request"), own("cpu_us_per_request")
+    def times(rival: str, name: str = "cpu_us_per_request") -> float | None:
+        theirs, ours = measured.get(rival, {}).get(name), own(name)
         return theirs.median / ours if theirs and ours else None
 
     return [
@@ -137,6 +137,9 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         Goal("added latency, 99th percentile, 32 requests in flight", "ms", 5, False, tail(), 1),
         Goal("CPU time a 42-chunk stream, 200 at once", "ms", 2, False, own("cpu_ms_per_stream"), 2),
         Goal("added time to the first token, median, 200 at once", "ms", 60, False, own("added_first_byte_ms"), 1),
+        Goal("cache hits a second on one core", "", 15_000, True, own("hits_per_second")),
+        Goal("CPU time a cache hit", "µs", 70, False, own("cpu_us_per_hit")),
+        Goal("hits for the CPU time of one of LiteLLM's", "", 100, True, times("litellm", "cpu_us_per_hit"), 1),
         Goal("resident memory after load, gateway alone", "MiB", 110, False, own("resident_mib")),
         Goal("resident memory, everything loaded", "MiB", 180, False, own("everything_mib")),
         Goal("start to ready", "s", 1.5, False, own("ready_seconds"), 2),
