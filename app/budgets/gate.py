@@ -34,11 +34,10 @@ class BudgetGate:
         self._metrics = metrics
         self._wall_clock = wall_clock
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held and nothing degraded, for anybody."""
-        current = self._control.current
-        return not current.holds and not current.rungs
+    def leaves_alone(self, identity: Identity, model: str) -> bool:
+        """Whether nothing that a call belongs to is held or degraded."""
+        holds, rungs = self._control.current.holds, self._control.current.rungs
+        return not (holds or rungs) or not any(scope in holds or scope in rungs for scope in scopes_of(identity, model))
 
     def admit(self, identity: Identity, model: str) -> None:
         """Let a call pass; raises ApiError 403 `spending_held` that names the scope and the way out."""

@@ -42,7 +42,7 @@ class LookUp:
         """The reply to a call that was answered before in the very same bytes, when that needs no waiting at all."""
         headers = call.headers
         # First, as most questions were not asked before.
-        if not self._answers.memory.asked(call.body) or not self._services.budgets.idle:
+        if not self._answers.memory.asked(call.body):
             return None
         if "cache-control" in headers or IDEMPOTENCY_HEADER in headers or DEADLINE_HEADER in headers:
             return None  # another request than its bytes say
@@ -50,6 +50,8 @@ class LookUp:
         if way is None:
             return None
         road, found = way
+        if not self._services.budgets.leaves_alone(call.identity, road.plan.model.name):
+            return None
         record.planned(road.plan)
         self._services.ledger.count(kept_of(call, road.plan, Outcome.CACHED), call.request_id)
         return kept(record, found)
@@ -76,7 +78,7 @@ class LookUp:
             if place.wishes.only_if_cached:
                 return await self._only_if_cached(work, place)
             return await self._flights.board(work, place)
-        if self._services.budgets.idle:
+        if not record.rung:
             # Only now: most questions are asked once, and their way would be remembered for nothing.
             request = (place.tenant, call.endpoint, call.body, call.headers.get(TAGS_HEADER))
             self._answers.memory.remember(request, Road(plan.models, place, plan))

@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.budgets.control import Control, Hold
+from app.budgets.control import Control, Hold, Standing
+from app.budgets.policy import Rung
 from app.cache.answers import Answers
 from app.cache.memory import Road
 from app.cache.place import place_of
@@ -41,8 +42,8 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Caller:
     """One connection to an application, of which every question is answered from the cache."""
 
-    def __init__(self, app: WebApp, key: str, body: bytes) -> None:
-        self.app, self.key, self.body = app, key, body
+    def __init__(self, app: WebApp, tenant: str, key: str, body: bytes) -> None:
+        self.app, self.tenant, self.key, self.body = app, tenant, key, body
         self.config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
         self.config.load()
         self.state = ServerState()
@@ -100,7 +101,7 @@ async def with_kept_answer(app: WebApp, cloud: CloudParts, *, fresh: float = 100
     entry = services.cache.made(place, text, plan.model.name)
     services.cache.hold(place, replace(entry, fresh_seconds=fresh))
     services.cache.memory.remember((identity.tenant, PATH, body, None), Road(plan.models, place, plan))
-    return Caller(app, key, body)
+    return Caller(app, identity.tenant, key, body)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -146,6 +147,22 @@ def hold(caller: Caller) -> None:
     caller.app.services().control.current = Control(holds={"org": Hold("ada", "a test", "2026-11-22T19:00:00Z")})
 
 
+def degrade(caller: Caller) -> None:
+    tenant = f"tenant:{caller.tenant}"
+    caller.app.services().control.current = Control(rungs={tenant: Standing(Rung.NOTIFY, time.time() + 60)})
+
+
+async def test_what_becomes_of_others_budgets_holds_up_no_hit(settings: Settings, cloud: CloudParts) -> None:
+    async with started(settings) as app:
+        caller = await with_kept_answer(app, cloud)
+        others = Control(
+            holds={"model:gpt-6.2-sol": Hold("ada", "a test", "2026-11-22T19:00:00Z")},
+            rungs={"tenant:spends-much": Standing(Rung.REFUSED, time.time() + 60)},
+        )
+        app.services().control.current = others
+        assert caller.at_once(caller.request())
+
+
 def fill(caller: Caller) -> None:
     assert caller.app._gate is not None
     caller.app._gate._limit = 0
@@ -164,7 +181,7 @@ async def test_what_a_policy_forbids_or_must_ask_for_first_is_not_answered_at_on
 ) -> None:
     async with started(settings) as app:
         caller = await with_kept_answer(app, cloud)
-        for change in (end_trust, forget_key, hold, fill):
+        for change in (end_trust, forget_key, hold, degrade, fill):
             await app.services().keys.lookup(caller.key)
             app.services().cache.watch.epochs.renew(time.monotonic())
             assert caller.at_once(caller.request()), "else this test says nothing"
