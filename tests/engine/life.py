@@ -22,6 +22,10 @@ from stacks.half_made import OPTION, half_made
 # TYPE.PROPERTY -> why the emulated AWS answers it otherwise than AWS; a test keeps it short.
 DRIFT: Final[Mapping[str, str]] = {}
 STEP_SECONDS: Final = 1200
+ORDERED_SECONDS: Final = 3.0
+"""What has been in the making for so long was ordered, and is waited for."""
+STEADY_WITHIN_SECONDS: Final = 60.0
+"""For a moment in which all that is in the making is; then any moment will do."""
 UNCHANGED: Final = frozenset({"same", "read", "refresh"})
 
 
@@ -162,11 +166,37 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 
 
 def _interrupt(process: "subprocess.Popen[str]", events: Path, made: int) -> None:
+    """Send SIGINT once so many are made, and what is being made is waited for: an order that is cut while it is on its
+    way may have been taken or not, and Pulumi leaves it to people to find out."""
+    begun: dict[str, float] = {}
+    latest = time.monotonic() + STEADY_WITHIN_SECONDS
     while process.poll() is None:
-        if events.exists() and events.read_text().count('"resOutputsEvent"') >= made:
+        now = time.monotonic()
+        done, begins = _progress(events)
+        begun = {urn: begun.get(urn, now) for urn in begins}
+        steady = begun and all(now - since >= ORDERED_SECONDS for since in begun.values())
+        if done >= made and (steady or now >= latest):
             process.send_signal(signal.SIGINT)
             return
         time.sleep(0.1)
+
+
+def _progress(events: Path) -> tuple[int, set[str]]:
+    """How many resources are made, and the URNs of those that are being made, from the engine's event log."""
+    made, making = 0, set()
+    for line in events.read_text().splitlines(keepends=True) if events.exists() else ():
+        if not line.endswith("\n"):
+            break  # it is being written
+        event = json.loads(line)
+        if begins := event.get("resourcePreEvent"):
+            if begins["metadata"]["op"] == "create" and not begins["metadata"]["type"].startswith(
+                ("prodkit:", "pulumi:")
+            ):
+                making.add(begins["metadata"]["urn"])
+        elif ends := event.get("resOutputsEvent") or event.get("resOpFailedEvent"):
+            made += "resOutputsEvent" in event
+            making.discard(ends["metadata"]["urn"])
+    return made, making
 
 
 def read_events(log: Path, step: Step) -> None:
