@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import threading
 import traceback
 import uuid
@@ -50,6 +51,8 @@ class Emulator:
         if environ.get("HTTP_X_AMZ_TARGET") == WAITS:
             return self._answered(name, region, environ, start_response)
         with self._alone:
+            if _has_left(environ):
+                return _send(Answer("499 Client Closed Request", [], b""), start_response)
             if path.startswith("/_emulator/"):
                 return _send(self._admin(path.removeprefix("/_emulator/"), read(environ)), start_response)
             if name in self._names:
@@ -110,6 +113,22 @@ class Emulator:
         if function is None:
             return Answer("404 Not Found", json_type, json.dumps({"known": sorted(ADMIN)}).encode())
         return Answer("200 OK", json_type, json.dumps(function(json.loads(body or b"{}"))).encode())
+
+
+def _has_left(environ: WSGIEnvironment) -> bool:
+    """Whether the caller closed its connection while the request waited for its turn.
+
+    A deployment that gets Ctrl-C drops its calls. AWS lets none wait; made late, they would leave what no state tells of.
+    """
+    connection = environ.get("werkzeug.socket")
+    if connection is None:
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _send(answer: Answer, start_response: StartResponse) -> list[bytes]:

@@ -66,6 +66,34 @@ def test_a_fault_is_shown_and_the_connection_lives_on(connection: http.client.HT
     assert asked(connection, "POST", "/", b"next") == (200, b"next")
 
 
+def test_a_call_whose_caller_left_before_its_turn_is_not_made() -> None:
+    emulator, made = Emulator(everything=False), list[str]()
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        made.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return []
+
+    emulator.moto = answer
+    server = bound(emulator, 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    callers = {
+        path: http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_SECONDS)
+        for path in ("/left", "/stayed")
+    }
+    with emulator._alone:
+        for path, caller in callers.items():
+            caller.request("POST", path, b"whole")
+        callers["/left"].close()
+    assert callers["/stayed"].getresponse().status == 200
+    callers["/stayed"].close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert made == ["/stayed"]
+
+
 def together(target: str | None) -> int:
     """The most requests that ran at one time when four were sent at once."""
     emulator, running, most = Emulator(everything=False), [0], [0]
