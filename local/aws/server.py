@@ -118,7 +118,7 @@ class Emulator:
 def _has_left(environ: WSGIEnvironment) -> bool:
     """Whether the caller closed its connection while the request waited for its turn.
 
-    A deployment that gets Ctrl-C drops its calls. AWS lets none wait; made late, they would leave what no state tells of.
+    A deployment that gets Ctrl-C drops its calls: made all the same, they would leave what no state tells of.
     """
     connection = environ.get("werkzeug.socket")
     if connection is None:
