@@ -152,6 +152,14 @@ class Flight:
     def leave(self) -> bool:
         """End one interest; True when that ended the flight, and its task is to be waited for."""
         self._interested -= 1
+        return self._given_up()
+
+    def unheard_elsewhere(self) -> None:
+        """No other replica hears of it any more, which may have been the last interest."""
+        self.remote = False
+        self._given_up()
+
+    def _given_up(self) -> bool:
         if self.wanted:
             return False
         if self.lead is not None:
@@ -170,6 +178,8 @@ class Relay:
         self.size = 0
         self.ended = False
         self.shareable = True
+        self.on_too_long: Callable[[], None] | None = None
+        """Called once, when nobody can join any more."""
         self.readers: set[Reader] = set()
         self._waiters: list[asyncio.Future[None]] = []
         self._room: list[asyncio.Future[None]] = []
@@ -179,8 +189,8 @@ class Relay:
         """The next piece is here."""
         self.pieces.append(piece)
         self.size += len(piece)
-        if self.size > MAX_BODY_BYTES:
-            self.shareable = False
+        if self.size > MAX_BODY_BYTES and self.shareable:
+            self._grew_too_long()
         if self._waiters:
             _wake(self._waiters)
 
@@ -190,12 +200,13 @@ class Relay:
         if self.size <= MAX_BODY_BYTES:
             self.pieces.append(piece)
         elif self.shareable:
-            self.shareable = False
             self.pieces.clear()
+            self._grew_too_long()
 
     def end(self) -> None:
         """No more comes."""
         self.ended = True
+        self.on_too_long = None  # it refers to the flight: else only the collector would free both
         _wake(self._waiters)
 
     def text(self) -> bytes:
@@ -223,6 +234,12 @@ class Relay:
         """A reader has read, or left."""
         if self._room:
             _wake(self._room)
+
+    def _grew_too_long(self) -> None:
+        self.shareable = False
+        tell, self.on_too_long = self.on_too_long, None
+        if tell is not None:
+            tell()
 
     def _ahead(self) -> int:
         read = [reader.read for reader in self.readers]

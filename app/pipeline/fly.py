@@ -196,6 +196,7 @@ class Flights:
             assert isinstance(reply.body, MeteredStream)
             on_end = partial(self._streamed, flight, work, place, shared)
             flight.task = None  # there is none until somebody joins
+            flight.relay.on_too_long = partial(self._too_long, flight, place, shared)
             flight.lead = Lead(flight, reply.body, later=self._later, on_end=on_end)
             if not flight.alone:
                 flight.lead.share()
@@ -227,10 +228,17 @@ class Flights:
             entry = self._answers.made(place, relay.text(), work.plan.model.name)
         if work.complete and entry is not None:
             self._answers.keep(place, flight.token, entry)
-        elif shared:
+        elif shared and relay.shareable:
             self._later(self._released(flight, place, entry))
             return
         self._forget(flight)
+
+    def _too_long(self, flight: Flight, place: Place, shared: bool) -> None:
+        """Nobody can join a stream any more: who hears it on other replicas is told, and who asks next asks OpenAI."""
+        self._forget(flight)
+        if shared:
+            self._later(self._answers.release(place, flight.token, None))
+        flight.unheard_elsewhere()
 
     async def _released(self, flight: Flight, place: Place, entry: Entry | None) -> None:
         """Who asks until the store has been told is one of the flight."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.cache import epochs
+from app.cache import epochs, flight
 from app.errors import ApiError
 from app.models import CachePolicy
 from app.pipeline import Reply
@@ -155,6 +155,39 @@ async def test_a_leader_who_reads_slowly_or_leaves_holds_up_nobody(fleet: Fleet)
             assert b"".join(pieces) + await text(leader) == texts[0]
     await fleet.settle()
     assert len(fleet.upstream.requests()) == 2
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_stream_too_long_to_share_is_said_to_be_over_elsewhere_and_read_for_nobody(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    monkeypatch.setattr(flight, "MAX_BODY_BYTES", 40_000)
+    for service in fleet.services:
+        monkeypatch.setattr(service, "settings", replace(service.settings, max_stream_seconds=600))
+    fleet.upstream.fault("stall", after=400, times=None)  # without an end: whoever waits for one waits in vain
+    body = {"input": "Write 1500 words", "max_output_tokens": 4_000, "reasoning": {"effort": "none"}, "stream": True}
+    leader = await fleet.ask(0, body)
+    assert not isinstance(leader.body, bytes)
+    await anext(leader.body)
+    follower = await fleet.ask(1, body)
+    assert state(follower) == "join"
+    if leaves:
+        await leader.body.aclose()
+    else:
+        reading = asyncio.create_task(text(leader))
+    heard = await asyncio.wait_for(text(follower), PATIENCE_SECONDS)
+    assert b'"upstream_incomplete"' in heard
+    assert len(heard) < 50_000
+    if not leaves:
+        assert fleet.upstream.requests(0)[0]["outcome"] == "in_flight", "its own caller still hears it"
+        again = await asyncio.wait_for(fleet.ask(0, body), PATIENCE_SECONDS)
+        assert state(again) == "miss", "nobody waits for what cannot be joined"
+        assert not isinstance(again.body, bytes)
+        await again.body.aclose()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    await fleet.settle()
+    assert fleet.upstream.requests()[0]["outcome"] == "disconnected"
 
 
 async def test_a_stream_that_its_only_reader_leaves_is_free_to_be_asked_again(fleet: Fleet) -> None:
