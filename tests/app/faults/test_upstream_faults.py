@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -32,8 +33,16 @@ from tests.app.replica import made_up_openai_key
 
 pytestmark = pytest.mark.process
 
+REFUSED_SECONDS = 0.05
+"""By an open breaker, at most."""
+
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 anywhere = pytest.mark.parametrize("path", [RESPONSES, CHAT])
+
+
+def shown(path: str) -> dict[str, Any]:
+    """Fields of a question whose answer hides no reasoning."""
+    return {"reasoning": {"effort": "none"}} if path == RESPONSES else {"reasoning_effort": "none"}
 
 
 @both
@@ -108,10 +117,12 @@ async def test_an_outage_is_met_by_a_breaker_a_probe_and_a_quiet_return(gateway:
         assert (await gateway.ask(stream=stream)).status == 503
     made = len(await gateway.calls())
     assert made <= FEWEST_OUTCOMES
+    began = time.perf_counter()
     for _ in range(20):
         outcome = await gateway.ask(stream=stream)
         assert (outcome.status, outcome.code) == (503, "upstream_unavailable")
         assert int(outcome.headers["retry-after"]) >= 1
+    assert time.perf_counter() - began < 20 * REFUSED_SECONDS
     assert len(await gateway.calls()) == made
     assert await gateway.spent_pico() == 0
     assert (await gateway.ask(model="balanced", stream=stream)).code == "server_is_overloaded", "its own breaker"
@@ -245,12 +256,13 @@ async def test_a_stream_that_is_cut_is_told_paid_for_and_never_repeated(
     gateway: Gateway, path: str, clean: bool
 ) -> None:
     gateway.change_model(fallback=(OTHER,))
-    gateway.upstream.fault("cut", after=9, clean=clean)
-    outcome = await gateway.ask(path, stream=True)
+    gateway.upstream.fault("cut", after=14, clean=clean)
+    outcome = await gateway.ask(path, stream=True, **shown(path))
     last = outcome.events[-1]
     assert (last.get("error") or last)["code"] == "upstream_incomplete"
-    assert len(await gateway.calls()) == 1
-    assert await gateway.spent_pico() > 0
+    [call] = await gateway.calls()
+    arrived = gateway.cost_pico("fast", call["input_tokens"], call["sent_tokens"])
+    assert 0.5 * arrived < await gateway.spent_pico() < 2 * arrived, "by its bytes; the most would be many times that"
     assert gateway.counted[UPSTREAM_ERRORS] == 1
 
 
