@@ -6,6 +6,8 @@ PORT ?= 8080
 # An exported STACK never deploys: only one given on the command line counts.
 GIVEN := $(filter command line,$(origin STACK))
 NEEDED = $(if $(GIVEN),,$(error name the stack: make $@ STACK=dev))
+# Of a variable's name: what it was given, as one word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(value $(1)))'
 # From anywhere: to be taken for a trial harms nobody.
 TRIAL := $(if $(filter-out 0,$(EMULATED)),--emulated)
 
@@ -49,7 +51,8 @@ promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging 
 	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
 
 kill: $(READY) ## stop STACK's spending within 2 s: TENANT=, KEY=, MODEL= or ALL=1, and WHY="..."; UNDO=1 lets it go on
-	@$(if $(GIVEN),,$(error name the stack: make kill STACK=dev; a run of make up has its command on its screen, under 4))$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant '$(TENANT)') $(if $(KEY),--key '$(KEY)') $(if $(MODEL),--model '$(MODEL)') $(if $(ALL),--all) $(if $(UNDO),--undo) --why '$(WHY)'
+	@$(if $(GIVEN),,$(error name the stack: make kill STACK=dev; a run of make up has its command on its screen, under 4))$(if $(TENANT)$(KEY)$(MODEL)$(ALL),,$(error name what to stop: TENANT=, KEY=, MODEL= or ALL=1))
+	@$(if $(value WHY),,$(error say why, for the record and whoever undoes it: WHY="..."))$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant $(call quoted,TENANT)) $(if $(KEY),--key $(call quoted,KEY)) $(if $(MODEL),--model $(call quoted,MODEL)) $(if $(ALL),--all) $(if $(UNDO),--undo) --why $(call quoted,WHY)
 
 destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from the emulated one
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)
@@ -58,7 +61,8 @@ cycle-all: $(READY) ## preview, up, preview, refresh and destroy of every stack 
 	@$(PY) -m tests.engine.cycle $(ARGS)
 
 estimate: $(READY) ## a month's OpenAI dollars: USERS= REQUESTS_PER_USER= OUTPUT_TOKENS= and PROMPT_TOKENS= or PROMPT_FILE=
-	@$(PY) -m app.budgets.estimate --users '$(USERS)' --requests-per-user '$(REQUESTS_PER_USER)' --output-tokens '$(OUTPUT_TOKENS)' $(if $(PROMPT_TOKENS),--prompt-tokens '$(PROMPT_TOKENS)') $(if $(PROMPT_FILE),--prompt-file '$(PROMPT_FILE)') $(ARGS)
+	@$(if $(and $(USERS),$(REQUESTS_PER_USER),$(OUTPUT_TOKENS),$(PROMPT_TOKENS)$(PROMPT_FILE)),,$(error say what a month is like: make estimate USERS=1000 REQUESTS_PER_USER=100 PROMPT_TOKENS=1000 OUTPUT_TOKENS=400))
+	@$(PY) -m app.budgets.estimate --users $(call quoted,USERS) --requests-per-user $(call quoted,REQUESTS_PER_USER) --output-tokens $(call quoted,OUTPUT_TOKENS) $(if $(PROMPT_TOKENS),--prompt-tokens $(call quoted,PROMPT_TOKENS)) $(if $(PROMPT_FILE),--prompt-file $(call quoted,PROMPT_FILE)) $(ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

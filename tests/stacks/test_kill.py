@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -78,15 +79,34 @@ def test_a_stack_that_was_never_deployed_is_refused(
     assert calls == []
 
 
-def test_the_makefile_passes_everything_on() -> None:
+def made(*given: str) -> subprocess.CompletedProcess[str]:
     root = Path(commands.__file__).resolve().parent.parent
-    shown = subprocess.run(
-        ["make", "-n", "kill", "STACK=dev", "TENANT=acme", "UNDO=1", "WHY=a test"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert "-m stacks kill dev --tenant 'acme'" in shown.stdout
-    assert "--undo --why 'a test'" in shown.stdout
-    refused = subprocess.run(["make", "-n", "kill", "TENANT=acme"], cwd=root, capture_output=True, text=True)
-    assert "name the stack: make kill STACK=dev" in refused.stderr
+    command = ["make", "--dry-run", "--assume-old", ".venv/.installed", "kill", *given]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_the_makefile_passes_everything_on() -> None:
+    shown = made("STACK=dev", "TENANT=acme", "UNDO=1", "WHY=a test").stdout
+    assert "-m stacks kill dev --tenant 'acme'" in shown
+    assert "--undo --why 'a test'" in shown
+
+
+def test_a_reason_may_hold_what_the_shell_and_make_have_a_meaning_for() -> None:
+    why = 'it\'s $5 an hour; "stop" `it` $(now)'
+    [line] = [line for line in made("STACK=dev", "ALL=1", f"WHY={why}").stdout.splitlines() if "--why" in line]
+    assert shlex.split(line)[-2:] == ["--why", why]
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        (["TENANT=acme", "WHY=x"], "name the stack: make kill STACK=dev"),
+        (["STACK=dev", "WHY=x"], "name what to stop: TENANT="),
+        (["STACK=dev", "ALL=1"], 'say why, for the record and whoever undoes it: WHY="..."'),
+    ],
+)
+def test_the_makefile_says_what_is_missing(given: list[str], fix: str) -> None:
+    refused = made(*given)
+    assert refused.returncode != 0
+    assert fix in refused.stderr
+    assert "stacks kill" not in refused.stdout

@@ -82,8 +82,11 @@ def test_what_makes_no_sense_is_refused_with_the_fix(
     assert complaint in capsys.readouterr().err
 
 
-def test_the_makefile_passes_every_number_on() -> None:
+def test_the_makefile_passes_every_number_on_and_says_which_it_takes() -> None:
     root = Path(__file__).resolve().parents[3]
+    make = ["make", "-n", "-o", ".venv/.installed", "estimate"]
     given = ["USERS=10", "REQUESTS_PER_USER=20", "PROMPT_TOKENS=30", "OUTPUT_TOKENS=40"]
-    shown = subprocess.run(["make", "-n", "estimate", *given], cwd=root, capture_output=True, text=True).stdout
+    shown = subprocess.run([*make, *given], cwd=root, capture_output=True, text=True).stdout
     assert "--users '10' --requests-per-user '20' --output-tokens '40' --prompt-tokens '30'" in shown
+    refused = subprocess.run([*make, *given[1:]], cwd=root, capture_output=True, text=True)
+    assert "make estimate USERS=1000" in refused.stderr
