@@ -90,9 +90,11 @@ class WorkerApp:
                 consumer = Consumer(services.aws, self._settings.queue_url, work, concurrency=at_once)
                 self._services, self._consumer = services, consumer
                 self._polling = asyncio.create_task(consumer.run(), name="polling")
+                sweeping = asyncio.create_task(runner.sweep_forever(), name="overdue")
                 try:
                     yield
                 finally:
+                    sweeping.cancel()
                     await self._finish(consumer, self._polling)
                     await protection.close()
                     await runner.close()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.deferred.store import Item, Store
+from app.deferred.store import Item, Store, Value
+from app.ledger import Payer, Place
 from app.prices import PICO_PER_USD
+
+if TYPE_CHECKING:
+    from app.ledger import Entry, Ledger
 
 QUEUED, IN_PROGRESS = "queued", "in_progress"
 COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
@@ -22,6 +27,11 @@ RETENTION_DAYS = 30
 DAY_SECONDS = 86_400
 GRACE_SECONDS = 900
 """After its deadline an open request is given up by whoever looks: OpenAI takes up to 10 min to end a batch."""
+MOST_OVERDUE = 200
+"""Looked at in one go."""
+DUE_PK = "DEFERDUE"
+"""Partition of what is not charged yet, for whoever looks for what nobody else ends."""
+_COST = ("cost_pico", "input_tokens", "output_tokens")
 PREFIX = "deferred"
 """Of every object; a lifecycle rule of the bucket deletes what is under it."""
 
@@ -57,11 +67,19 @@ class Deferred:
     cost_pico: int = -1
     """-1 while it is not known."""
     charged: int = 0
-    """1 once its tenant's account has the cost."""
+    """1 once its tenant's account has the cost, or has back what was set aside for it."""
     input_tokens: int = 0
     output_tokens: int = 0
     error_code: str = ""
     error_message: str = ""
+    worst_pico: int = 0
+    """Set aside for it in the ledger, until it is `charged`."""
+    most_output: int = 0
+    """Tokens that it may be billed for at most."""
+    places: str = ""
+    """The budget items where it is set aside and charged: those of the windows that accepted it."""
+    hidden: int = 0
+    """1 once its caller deleted it; it is kept for its cost."""
 
     @property
     def is_open(self) -> bool:
@@ -83,6 +101,11 @@ class Deferred:
         """Its sort key among the waiting ones of its group: the order of arrival."""
         return f"{self.created_ms:013d}#{self.tenant}#{self.id}"
 
+    @property
+    def due_place(self) -> str:
+        """Its sort key among those that are not charged yet: the order of their deadlines."""
+        return f"{self.due_at:013d}#{self.tenant}#{self.id}"
+
 
 def pk_of(tenant: str) -> str:
     """Partition of a tenant's requests."""
@@ -99,6 +122,16 @@ def waiting_pk(group: str) -> str:
     return f"DEFER#{group}"
 
 
+def payer_of(request: Deferred) -> Payer:
+    """Whom it is charged to."""
+    return Payer(request.tenant, request.key_id, request.model)
+
+
+def places_text(places: Sequence[Place]) -> str:
+    """Budget items as a request's record names them."""
+    return " ".join(f"{window}/{scope}" for scope, window in places)
+
+
 def answer_key(request: Deferred) -> str:
     """Key of the object that holds the answer."""
     return f"{PREFIX}/{request.tenant}/{request.id}/answer.json"
@@ -112,16 +145,23 @@ def _payload_key(request: Deferred) -> str:
 class DeferredRequests:
     """Reads and writes requests. Every method raises ApiError 503 `service_unavailable` when AWS does not answer."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ledger: Ledger) -> None:
         self._store = store
+        self._ledger = ledger
 
     async def create(self, request: Deferred, payload: bytes) -> bool:
-        """Keep a request and put it among the waiting ones; False when its id is taken."""
+        """Keep a request, put it among the waiting ones and set its worst case aside; False when its id is taken.
+
+        Raises ApiError also as `Ledger.set_aside` does.
+        """
         await self._store.write(_payload_key(request), payload)
-        if not await self._store.put(_item(request), new=True):
-            return False
-        await self.wait(request)
-        return True
+        due: Item = {"pk": DUE_PK, "sk": request.due_place, "expires_at": request.expires_at}
+        writes = [self._store.putting(_item(request), new=True), *map(self._store.putting, (_pointer(request), due))]
+        return await self._ledger.set_aside(_places(request), request.worst_pico, writes)
+
+    async def drop_payload(self, request: Deferred) -> None:
+        """Forget what a request asks, which will not be asked."""
+        await self._store.erase(_payload_key(request))
 
     async def wait(self, request: Deferred) -> None:
         """Put a queued request among the waiting ones. Doing it again is no error."""
@@ -151,32 +191,43 @@ class DeferredRequests:
             {"status": IN_PROGRESS, "job": job},
         )
 
-    async def finish(self, request: Deferred, answer: bytes) -> bool:
-        """Keep the answer of a request in progress, which `request` describes; False when it is over already."""
-        await self._store.write(answer_key(request), answer)
-        if not await self._end(request):
+    async def finish(self, seen: Deferred, told: Deferred, entry: Entry, answer: bytes) -> bool:
+        """Book an answer of OpenAI, and keep it when its caller still waits; False when the request changed meanwhile.
+
+        `seen` is the request as it was read, `told` as it is to be.
+        """
+        if seen.status != IN_PROGRESS:
+            # Cancelled or given up while OpenAI worked on it: paid for all the same, and nobody's to read.
+            await self._store.erase(answer_key(seen))
+            return await self._settle(seen, {name: getattr(told, name) for name in _COST}, entry)
+        await self._store.write(answer_key(seen), answer)
+        names = ("status", "status_code", "finished_at", *_COST)
+        if not await self._settle(seen, {name: getattr(told, name) for name in names}, entry):
             return False
-        await self._store.erase(_payload_key(request))
+        await self._store.erase(_payload_key(seen))
         return True
 
-    async def give_up(self, request: Deferred) -> bool:
-        """End a request in progress without an answer, as `request` says; False when it is over already."""
-        return await self._end(request)
+    async def give_up(self, seen: Deferred, told: Deferred, entry: Entry | None) -> bool:
+        """End a request without an answer, booking what it may have cost; False when it changed meanwhile."""
+        names: tuple[str, ...] = ("cost_pico", "error_code", "error_message")
+        if seen.is_open:
+            names = (*names, "status", "finished_at")
+        return await self._settle(seen, {name: getattr(told, name) for name in names}, entry)
 
-    async def note_cost(self, request: Deferred) -> bool:
-        """Note the cost of an answer that nobody gets any more; False when it is noted already."""
-        return await self._store.update(
-            pk_of(request.tenant),
-            sk_of(request.id),
-            "(#status = :cancelled OR #status = :expired) AND #job = :job AND #cost_pico = :none",
-            {"cancelled": CANCELLED, "expired": EXPIRED, "job": request.job, "none": -1},
-            {name: getattr(request, name) for name in ("cost_pico", "input_tokens", "output_tokens")},
-        )
-
-    async def settled(self, request: Deferred) -> None:
-        """The cost of a request is in its tenant's account."""
-        pk, sk = pk_of(request.tenant), sk_of(request.id)
-        await self._store.update(pk, sk, "attribute_exists(pk)", {}, {"charged": 1})
+    async def _settle(self, seen: Deferred, change: Mapping[str, Value], entry: Entry | None) -> bool:
+        """Change a request, and with it use or give back what is set aside for it: both happen, once, or neither."""
+        unchanged = "#status = :seen AND #job = :job AND #charged = :zero"
+        given: dict[str, Value] = {"seen": seen.status, "job": seen.job, "zero": 0}
+        pk, sk = pk_of(seen.tenant), sk_of(seen.id)
+        writes = [
+            self._store.changing(pk, sk, unchanged, given, {**change, "charged": 1}),
+            self._store.deleting(DUE_PK, seen.due_place),
+        ]
+        if seen.status == QUEUED:
+            writes.append(self._store.deleting(waiting_pk(seen.group), seen.place))
+        # Nothing was set aside by the version before: then what it cost is charged to the windows of today.
+        places = _places(seen) or await self._ledger.places(payer_of(seen))
+        return await self._ledger.use(places, seen.worst_pico, entry, writes)
 
     async def requeue(self, request: Deferred) -> bool:
         """Let a request in progress wait for another batch; False when it is over already."""
@@ -204,36 +255,32 @@ class DeferredRequests:
         return await self._close(request, EXPIRED)
 
     async def forget(self, request: Deferred) -> None:
-        """Delete a request that is over."""
+        """Delete a request that is over; what it cost is waited for."""
         await self._store.erase(_payload_key(request), answer_key(request))
-        await self._store.delete(pk_of(request.tenant), sk_of(request.id))
+        pk, sk = pk_of(request.tenant), sk_of(request.id)
+        # Its record alone, which has no word of what was asked, until its cost is known or it is forgotten.
+        if request.charged or not await self._store.update(pk, sk, "#charged = :zero", {"zero": 0}, {"hidden": 1}):
+            await self._store.delete(pk, sk)
 
-    async def drop_pointer(self, request: Deferred) -> None:
-        """Take a request from the waiting ones."""
-        await self._store.delete(waiting_pk(request.group), request.place)
-
-    async def _end(self, request: Deferred) -> bool:
-        names = ("status", "status_code", "finished_at", "cost_pico", "charged", "input_tokens", "output_tokens")
-        told = {name: getattr(request, name) for name in (*names, "error_code", "error_message")}
-        return await self._store.update(
-            pk_of(request.tenant),
-            sk_of(request.id),
-            "#status = :working AND #job = :job",
-            {"working": IN_PROGRESS, "job": request.job},
-            told,
-        )
+    async def uncharged(self, before: float) -> list[Deferred]:
+        """Requests that were due before a Unix time, and of which nobody said yet what they cost."""
+        found = []
+        for pointer in await self._store.between(DUE_PK, "0", f"{int(before):013d}", MOST_OVERDUE):
+            _, tenant, name = str(pointer["sk"]).split("#")
+            request = await self.get(tenant, name)
+            if request is None or request.charged:
+                await self._store.delete(DUE_PK, str(pointer["sk"]))
+            else:
+                found.append(request)
+        return found
 
     async def _close(self, request: Deferred, status: str) -> bool:
-        done = await self._store.update(
-            pk_of(request.tenant),
-            sk_of(request.id),
-            "#status = :status",
-            {"status": request.status},
-            {"status": status, "finished_at": int(time.time())},
-        )
-        if done and request.status == QUEUED:
-            await self.drop_pointer(request)
-        return done
+        """End an open request. One that no batch has was never asked: what was set aside for it comes back at once."""
+        change: dict[str, Value] = {"status": status, "finished_at": int(time.time())}
+        if request.status == QUEUED:
+            return await self._settle(request, change, None)
+        pk, sk = pk_of(request.tenant), sk_of(request.id)
+        return await self._store.update(pk, sk, "#status = :status", {"status": request.status}, change)
 
 
 def to_json(request: Deferred, answer: bytes | None) -> dict[str, Any]:
@@ -266,8 +313,13 @@ def _item(request: Deferred) -> Item:
 
 
 def _request(item: Item) -> Deferred:
-    values: dict[str, Any] = {field.name: item[field.name] for field in fields(Deferred)}
+    values: dict[str, Any] = {field.name: item[field.name] for field in fields(Deferred) if field.name in item}
     return Deferred(**values)
+
+
+def _places(request: Deferred) -> tuple[Place, ...]:
+    found = (place.partition("/") for place in request.places.split())
+    return tuple((scope, window) for window, _, scope in found)
 
 
 def _pointer(request: Deferred) -> Item:

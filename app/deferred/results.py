@@ -14,11 +14,11 @@ from app.deferred.batch_api import BatchApi
 from app.deferred.deadline import LEAST_SECONDS, PATH
 from app.deferred.jobs import AT_ONCE, Job, together
 from app.deferred.queue import gather_message
-from app.deferred.requests import COMPLETED, EXPIRED, FAILED, IN_PROGRESS, Deferred, DeferredRequests, answer_key
+from app.deferred.requests import COMPLETED, EXPIRED, FAILED, IN_PROGRESS, Deferred, DeferredRequests
 from app.deferred.store import Store
 from app.keys import Identity
-from app.ledger import Entry, Outcome, Payer
-from app.observability.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP
+from app.ledger import Entry, Outcome
+from app.observability.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP, DEFERRED_OVERDUE
 from app.pipeline import record as record_step
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import text_tokens
@@ -36,6 +36,9 @@ MOST_ATTEMPTS = 3
 PASSING_CODES = frozenset({"token_limit_exceeded"})
 """Of a batch that failed as a whole: the queue of the model is full, and the same requests may pass later."""
 QUEUE_FULL_SECONDS = 300.0
+CHANGES = 4
+"""Of a request that its caller may make while its answer is filed: it is cancelled, or overdue."""
+TOO_LATE = "The deadline passed before OpenAI gave an answer."
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Results:
     def __init__(self, services: Services, store: Store, api: BatchApi) -> None:
         self._services = services
         self._store = store
-        self._requests = DeferredRequests(store)
+        self._requests = DeferredRequests(store, services.ledger)
         self._api = api
         self._prices = default_prices(regional=is_regional(services.settings.openai_base_url))
 
@@ -54,10 +57,12 @@ class Results:
         """File everything that a batch which is over gave, and decide about what it did not."""
         left = dict(members)
         part: list[dict[str, Any]] = []
+        # OpenAI bills what it did to the day on which it did it, however late it is filed.
+        at = float(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time())
         for file_id in (batch.output_file_id, batch.error_file_id):
             async for line in self._api.lines(file_id):
                 if line.get("custom_id") in left and line.get("response") is not None:
-                    part.append(line | {"tenant": left.pop(line["custom_id"])})
+                    part.append(line | {"tenant": left.pop(line["custom_id"]), "at": at})
                 if len(part) == AT_ONCE:
                     await together(self._answered(job, one) for one in part)
                     part = []
@@ -66,46 +71,49 @@ class Results:
             await self._unanswered(job, batch, left)
 
     async def give_up(self, job: Job, members: Mapping[str, str], status: str, code: str, message: str) -> None:
-        """End every request of a job that is still in progress."""
+        """End every request of a job that is not over or not charged, when OpenAI has billed none of them."""
         await together(self._end(job, tenant, name, status, code, message) for name, tenant in members.items())
+
+    async def assume(self, job: Job, members: Mapping[str, str], status: str, code: str, message: str) -> None:
+        """The same, when nobody will ever say what OpenAI billed: then it counts as the most that it can be."""
+        ends = (status, code, message)
+        await together(self._end(job, tenant, name, *ends, unknown=True) for name, tenant in members.items())
+
+    async def assume_one(self, request: Deferred) -> None:
+        """The same for a request whose job is gone."""
+        await self._given_up(request, EXPIRED, "deadline_exceeded", TOO_LATE, unknown=True)
+
+    async def expire(self, job: Job, members: Mapping[str, str]) -> None:
+        """Tell whoever waits for a job that it is too late. What it costs is not known yet, and stays set aside."""
+        found = await together(self._requests.get(tenant, name) for name, tenant in members.items())
+        late = [request for request in found if request and request.status == IN_PROGRESS and request.job == job.id]
+        self._services.metrics.count(DEFERRED_OVERDUE, sum(await together(map(self._requests.expire, late))))
 
     async def _answered(self, job: Job, line: Mapping[str, Any]) -> None:
         """One line of an output or error file."""
-        request = await self._requests.get(line["tenant"], line["custom_id"])
-        if request is None or request.charged or request.job != job.id:
-            return  # deleted, or filed before
         response = line["response"]
         body, code = response.get("body"), int(response.get("status_code") or 0)
         answer = orjson.dumps(body)
-        usage, estimated = _usage(request, body, len(answer)) if code == 200 else (NOTHING, False)
-        done = replace(
-            request,
-            status=COMPLETED if code == 200 else FAILED,
-            status_code=code,
-            finished_at=int(time.time()),
-            cost_pico=self._cost(request, usage),
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-        )
-        if request.cost_pico < 0 and not await self._keep(done, answer):
-            return
-        self._services.metrics.count(DEFERRED_ANSWERED)
-        identity = _identity(request)
         upstream = str(response.get("request_id") or "")
-        payer = Payer(request.tenant, request.key_id, request.model)
-        if await self._services.ledger.charge(payer, self._entry(done, usage, upstream, estimated=estimated)):
-            self._tell(done, identity, usage, upstream, estimated=estimated)
-        # After the account: whoever goes on for a worker that died in between charges what that one could not, and no
-        # more: the ledger books an entry's name once.
-        await self._requests.settled(done)
-
-    async def _keep(self, done: Deferred, answer: bytes) -> bool:
-        """Keep an answer and its cost; False when another worker did."""
-        if await self._requests.finish(done, answer):
-            return True
-        # Cancelled or given up while OpenAI worked on it: paid for all the same, and nobody's to read.
-        await self._store.erase(answer_key(done))
-        return await self._requests.note_cost(done)
+        for _ in range(CHANGES):  # its caller may end it meanwhile
+            request = await self._requests.get(line["tenant"], line["custom_id"])
+            if request is None or request.charged or request.job != job.id:
+                return  # filed before
+            usage, estimated = _usage(request, body, len(answer)) if code == 200 else (NOTHING, False)
+            done = replace(
+                request,
+                status=COMPLETED if code == 200 else FAILED,
+                status_code=code,
+                finished_at=int(time.time()),
+                cost_pico=self._cost(request, usage),
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+            )
+            entry = self._entry(done, usage, upstream, line["at"], estimated=estimated)
+            if await self._requests.finish(request, done, entry, answer):
+                self._services.metrics.count(DEFERRED_ANSWERED)
+                self._tell(done, _identity(request), usage, upstream, estimated=estimated)
+                return
 
     async def _unanswered(self, job: Job, batch: Batch, left: Mapping[str, str]) -> None:
         """Requests that a batch ended without."""
@@ -142,42 +150,61 @@ class Results:
     ) -> None:
         """Let a request wait for another batch, while there is time for one."""
         request = await self._requests.get(tenant, name)
-        if request is None or request.status != IN_PROGRESS or request.job != job.id:
+        if request is None or request.charged or request.job != job.id:
             return
         wait = self._services.settings.defer_collect_seconds if after_seconds is None else after_seconds
-        if request.attempts + 1 >= MOST_ATTEMPTS or time.time() + wait + LEAST_SECONDS > request.due_at:
+        last = request.attempts + 1 >= MOST_ATTEMPTS or time.time() + wait + LEAST_SECONDS > request.due_at
+        if last or request.status != IN_PROGRESS:
             await self._end(job, tenant, name, EXPIRED, code, message)
         elif await self._requests.requeue(request):
             await self._store.send(gather_message(request), wait)
 
-    async def _end(self, job: Job, tenant: str, name: str, status: str, code: str, message: str) -> None:
-        request = await self._requests.get(tenant, name)
-        if request is None or request.status != IN_PROGRESS or request.job != job.id:
-            return
-        told = replace(
-            request,
-            status=status,
-            finished_at=int(time.time()),
-            cost_pico=0,
-            charged=1,
-            error_code=code,
-            error_message=message,
-        )
-        if await self._requests.give_up(told):
+    async def _end(
+        self, job: Job, tenant: str, name: str, status: str, code: str, message: str, *, unknown: bool = False
+    ) -> None:
+        for _ in range(CHANGES):
+            request = await self._requests.get(tenant, name)
+            if request is None or request.charged or request.job != job.id:
+                return
+            if await self._given_up(request, status, code, message, unknown=unknown):
+                return
+
+    async def _given_up(self, request: Deferred, status: str, code: str, message: str, *, unknown: bool) -> bool:
+        now = int(time.time())
+        cost = request.worst_pico if unknown else 0
+        told = replace(request, status=status, finished_at=now, cost_pico=cost)
+        if request.is_open:
+            told = replace(told, error_code=code, error_message=message)
+        entry = None
+        if unknown:
+            # A token is at least a byte.
+            most = replace(NOTHING, input_tokens=request.size, output_tokens=request.most_output)
+            entry = self._entry(told, most, "", time.time(), estimated=True)
+        if not await self._requests.give_up(request, told, entry):
+            return False
+        fields = {"deferred": request.id, "tenant": request.tenant, "job": request.job, "reason": code}
+        if request.is_open:
             self._services.metrics.count(DEFERRED_GIVEN_UP)
-            fields = {"deferred": name, "tenant": tenant, "job": job.id, "status": status, "reason": code}
-            log.warning("a deferred request was given up", extra={"fields": fields})
+            log.warning("a deferred request was given up", extra={"fields": {**fields, "status": status}})
+        if unknown:
+            about = {**fields, "pico": str(cost)}
+            log.error("what a deferred request cost is not known: charged as its worst case", extra={"fields": about})
+        return True
 
     def _cost(self, request: Deferred, usage: Usage) -> int:
         tariff = self._prices.tariff(request.model)
         return tariff.served(BATCH, usage.input_tokens)[0].cost_pico(usage) if tariff is not None else 0
 
-    def _entry(self, request: Deferred, usage: Usage, upstream: str, *, estimated: bool) -> Entry:
+    def _entry(self, request: Deferred, usage: Usage, upstream: str, at: float, *, estimated: bool) -> Entry:
         """The ledger's entry of an answer. Its id is the request's own, whoever files it."""
-        outcome = Outcome.FAILED if request.status_code != 200 else Outcome.ESTIMATED if estimated else Outcome.OK
+        ok = request.status_code == 200
+        outcome = Outcome.ESTIMATED if estimated else Outcome.OK if ok else Outcome.FAILED
+        odd = ["estimated"] if estimated else []
+        if request.cost_pico > request.worst_pico and request.places:
+            odd.append("overrun")
         return Entry(
             id=request.id,
-            at=time.time(),
+            at=at,
             tenant=request.tenant,
             key=request.key_id,
             feature=request.feature,
@@ -193,7 +220,7 @@ class Results:
             pico=request.cost_pico,
             outcome=outcome.value,
             upstream=upstream,
-            flags="estimated" if estimated else "",
+            flags=" ".join(odd),
         )
 
     def _tell(self, request: Deferred, identity: Identity, usage: Usage, upstream: str, *, estimated: bool) -> None:

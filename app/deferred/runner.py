@@ -6,9 +6,11 @@ message comes again, and the next one goes on from the last state. A job waits f
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
+from random import SystemRandom
 from typing import TYPE_CHECKING
 
 import orjson
@@ -17,9 +19,10 @@ from app.deferred.batch_api import OVER, BatchApi, BatchAwayError, BatchRefusedE
 from app.deferred.deadline import LEAST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SHARE
 from app.deferred.jobs import CLAIMING, CREATING, DONE, RUNNING, UPLOADED, Job, Jobs, together
 from app.deferred.queue import GatherOrder, JobOrder, job_message
-from app.deferred.requests import EXPIRED, FAILED, GRACE_SECONDS, DeferredRequests
-from app.deferred.results import Results
+from app.deferred.requests import EXPIRED, FAILED, GRACE_SECONDS, QUEUED, DeferredRequests
+from app.deferred.results import TOO_LATE, Results
 from app.deferred.store import store_of
+from app.errors import ApiError
 from app.observability.metrics import DEFERRED_BATCHES, DEFERRED_OVERDUE
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 60
 """A batch that may have been made is looked for this long before another is made."""
+UNKNOWN_SECONDS = 36 * 3600
+"""After its deadline a batch of which OpenAI says nothing is given up; sooner than its job's record is forgotten."""
+SWEEP_SECONDS = 300.0
+_CHANCE = SystemRandom()
 AWAY_SECONDS = 30.0
 """Until the next attempt when OpenAI did not do as asked."""
 BUSY_SECONDS = 60.0
@@ -42,7 +49,7 @@ class Runner:
 
     def __init__(self, services: Services) -> None:
         self._store = store_of(services)
-        self._requests = DeferredRequests(self._store)
+        self._requests = DeferredRequests(self._store, services.ledger)
         self._jobs = Jobs(self._store)
         self._api = BatchApi(services)
         self._results = Results(services, self._store, self._api)
@@ -90,8 +97,7 @@ class Runner:
             )
             if time.time() <= job.due_at + GRACE_SECONDS:
                 return AWAY_SECONDS
-            await self._too_late(job)
-            return None
+            return await self._too_late(job)
 
     async def _step(self, job: Job) -> float | None:
         """One step; 0 when the next one may follow at once."""
@@ -176,8 +182,7 @@ class Runner:
             await self._file(job, batch)
             return None
         if now > job.due_at + GRACE_SECONDS:
-            await self._too_late(job)
-            return None
+            return await self._too_late(job)
         unwanted = job.cancelled >= job.requests and not await self._wanted(job)
         if batch.status in ("validating", "in_progress") and (unwanted or now >= job.due_at):
             await self._api.cancel(batch.id)
@@ -200,7 +205,7 @@ class Runner:
 
     async def _lost(self, job: Job, error: BatchRefusedError) -> None:
         """Gone at OpenAI: what it cost is not known here, so nothing is asked a second time."""
-        await self._results.give_up(job, await self._jobs.members(job), FAILED, "batch_lost", str(error))
+        await self._results.assume(job, await self._jobs.members(job), FAILED, "batch_lost", str(error))
         await self._jobs.close(job)
 
     async def _wanted(self, job: Job) -> bool:
@@ -209,11 +214,36 @@ class Runner:
         found = await together(self._requests.get(tenant, name) for name, tenant in members.items())
         return any(request is not None and request.is_open and request.job == job.id for request in found)
 
-    async def _too_late(self, job: Job) -> None:
-        """The time of a job is over, and nothing came of it."""
+    async def _too_late(self, job: Job) -> float | None:
+        """The time of a job is over, and nothing came of it. Its batch is looked at until it is known what it cost."""
+        members = await self._jobs.members(job)
+        never_sent = job.state in (CLAIMING, UPLOADED)
+        if not never_sent and time.time() <= job.due_at + UNKNOWN_SECONDS:
+            await self._results.expire(job, members)
+            if job.batch_id:
+                await self._api.cancel(job.batch_id)
+            return LONGEST_PAUSE_SECONDS
         self._metrics.count(DEFERRED_OVERDUE)
-        message = "The deadline passed before OpenAI gave an answer."
-        await self._results.give_up(job, await self._jobs.members(job), EXPIRED, "deadline_exceeded", message)
-        if job.batch_id:
-            await self._api.cancel(job.batch_id)
+        end = self._results.give_up if never_sent else self._results.assume
+        await end(job, members, EXPIRED, "deadline_exceeded", TOO_LATE)
         await self._jobs.close(job)
+        return None
+
+    async def sweep_forever(self) -> None:
+        """End, every SWEEP_SECONDS, what nobody else ends; never raises."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * _CHANCE.uniform(0.5, 1.0))
+            try:
+                await self.sweep(time.time() - GRACE_SECONDS)
+            except ApiError as error:
+                log.warning("overdue requests are looked at later", extra={"fields": {"reason": error.code}})
+
+    async def sweep(self, due_before: float) -> None:
+        """End requests whose message or job is lost: what is set aside for them is not held for ever."""
+        for request in await self._requests.uncharged(due_before):
+            if request.status == QUEUED:
+                self._metrics.count(DEFERRED_OVERDUE, await self._requests.expire(request))
+                continue
+            job = await self._jobs.get(request.job)
+            if job is None or job.state == DONE:
+                await self._results.assume_one(request)

@@ -10,6 +10,7 @@ import orjson
 
 from app.aws import Aws, error_code
 from app.errors import ApiError
+from app.ledger.table import Write
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -39,8 +40,8 @@ class Store:
 
     async def put(self, item: Item, *, new: bool = False) -> bool:
         """Write an item; False when it has to be `new` and is not."""
-        condition = {"ConditionExpression": "attribute_not_exists(pk)"} if new else {}
-        return await self._table_call("put_item", Item=_encoded(item), **condition) is not None
+        put_it = self.putting(item, new=new)["Put"]
+        return await self._call("dynamodb", "put_item", expected=_REFUSED, **put_it) is not None
 
     async def update(
         self,
@@ -55,6 +56,24 @@ class Store:
 
         `when` is a condition with `#name` for attributes and `:name` for `given` values. None removes an attribute.
         """
+        change_it = self.changing(pk, sk, when, given, change, add)["Update"]
+        return await self._call("dynamodb", "update_item", expected=_REFUSED, **change_it) is not None
+
+    def putting(self, item: Item, *, new: bool = False) -> Write:
+        """`put` as part of a transaction, which fails where `put` says False."""
+        condition = {"ConditionExpression": "attribute_not_exists(pk)"} if new else {}
+        return {"Put": {"TableName": self._table, "Item": _encoded(item), **condition}}
+
+    def changing(
+        self,
+        pk: str,
+        sk: str,
+        when: str,
+        given: Mapping[str, Value],
+        change: Mapping[str, Value | None],
+        add: Mapping[str, int] | None = None,
+    ) -> Write:
+        """`update` as part of a transaction."""
         sets = [f"#{name} = :new_{name}" for name, value in change.items() if value is not None]
         removes = [f"#{name}" for name, value in change.items() if value is None]
         adds = [f"#{name} :add_{name}" for name in add or {}]
@@ -63,15 +82,22 @@ class Store:
         values = {f":{name}": value for name, value in given.items()}
         values |= {f":new_{name}": value for name, value in change.items() if value is not None}
         values |= {f":add_{name}": value for name, value in (add or {}).items()}
-        answer = await self._table_call(
-            "update_item",
-            Key=_encoded({"pk": pk, "sk": sk}),
-            UpdateExpression=expression,
-            ConditionExpression=when,
-            ExpressionAttributeNames={f"#{name}": name for name in re.findall(r"#(\w+)", f"{when} {expression}")},
-            ExpressionAttributeValues=_encoded(values),
-        )
-        return answer is not None
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _encoded({"pk": pk, "sk": sk}),
+                "UpdateExpression": expression,
+                "ConditionExpression": when,
+                "ExpressionAttributeNames": {
+                    f"#{name}": name for name in re.findall(r"#(\w+)", f"{when} {expression}")
+                },
+                "ExpressionAttributeValues": _encoded(values),
+            }
+        }
+
+    def deleting(self, pk: str, sk: str) -> Write:
+        """`delete` as part of a transaction."""
+        return {"Delete": {"TableName": self._table, "Key": _encoded({"pk": pk, "sk": sk})}}
 
     async def delete(self, pk: str, sk: str) -> None:
         """Remove an item; doing it again is no error."""

@@ -7,6 +7,19 @@ that keeps both together. docs/money.md says what it guarantees.
 from app.ledger.book import ORG, Hold, Payer, scopes_of
 from app.ledger.entries import Entry, Kept, Outcome
 from app.ledger.keeper import DAILY, MONTHLY
-from app.ledger.service import Account, Ledger
+from app.ledger.service import Account, Ledger, Place
 
-__all__ = ["DAILY", "MONTHLY", "ORG", "Account", "Entry", "Hold", "Kept", "Ledger", "Outcome", "Payer", "scopes_of"]
+__all__ = [
+    "DAILY",
+    "MONTHLY",
+    "ORG",
+    "Account",
+    "Entry",
+    "Hold",
+    "Kept",
+    "Ledger",
+    "Outcome",
+    "Payer",
+    "Place",
+    "scopes_of",
+]

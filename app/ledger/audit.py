@@ -95,9 +95,13 @@ def broken_sums(items: Mapping[str, Item]) -> list[str]:
     """What does not add up in the items of one window: each item in itself, and tenants to the organisation."""
     problems = []
     for scope, item in items.items():
-        held = item.avail + item.spent + sum(slot.amt for slot in (*item.slots.values(), *item.susp.values()))
+        held = (
+            item.avail + item.spent + item.aside + sum(slot.amt for slot in (*item.slots.values(), *item.susp.values()))
+        )
         if held != item.limit:
-            problems.append(f"{scope}: available, spent, leased and suspended money is {held}, the limit {item.limit}")
+            problems.append(
+                f"{scope}: available, spent, leased, suspended and set aside money is {held}, the limit {item.limit}"
+            )
     tenants = sum(item.spent for scope, item in items.items() if scope.startswith("tenant:"))
     busy = any(item.slots or item.susp for item in items.values())
     if "org" in items and not busy and tenants != items["org"].spent:

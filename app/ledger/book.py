@@ -177,20 +177,10 @@ class Book:
             lease.filed += entry.pico
         return entry
 
-    def page_of(self, hold: Hold, entry: Entry, at: float) -> Page:
-        """A page for one entry alone, which costs what is reserved for it; `booked` says that the table has it."""
+    def page_of(self, entry: Entry, at: float) -> Page:
+        """A page for one entry alone, which is charged to no lease."""
         self._number += 1
-        charged = tuple((lease.scope, lease.window, lease.handle, entry.pico) for lease in hold.leases)
-        return Page(self.boot, sequence(at, self._number), (entry,), charged, ())
-
-    def booked(self, hold: Hold) -> None:
-        """The table has the page with the one entry of a hold."""
-        if not hold.settled:
-            hold.settled = True
-            self.holds.pop(hold.id, None)
-            for lease in hold.leases:
-                lease.total += hold.worst
-                lease.filed += hold.worst
+        return Page(self.boot, sequence(at, self._number), (entry,), (), ())
 
     def page(self, at: float) -> Page | None:
         """The page to write next: the same one until it is `filed`."""

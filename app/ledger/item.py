@@ -27,7 +27,7 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True)
 class Item:
-    """A scope's money in one window: `avail + spent + leased + suspended = limit`, always."""
+    """A scope's money in one window: `avail + spent + leased + suspended + aside = limit`, always."""
 
     limit: int
     avail: int
@@ -37,10 +37,13 @@ class Item:
     susp: dict[str, Slot] = field(default_factory=dict)
     """Leases of holders that fell silent: still counted, until there is evidence of what they spent."""
     tomb: dict[str, int] = field(default_factory=dict)
+    aside: int = 0
+    """Set aside for requests that wait for a batch: each one's own record says how much of it is whose."""
 
     def copy(self) -> Item:
         """A picture that later steps do not change."""
-        return Item(self.limit, self.avail, self.spent, self.ver, dict(self.slots), dict(self.susp), dict(self.tomb))
+        maps = (dict(self.slots), dict(self.susp), dict(self.tomb))
+        return Item(self.limit, self.avail, self.spent, self.ver, *maps, self.aside)
 
     @property
     def used(self) -> int:
@@ -49,8 +52,8 @@ class Item:
 
     @property
     def leased(self) -> int:
-        """Leased and not reported as spent: it may be reserved, or free again soon."""
-        return sum(slot.amt - slot.set for slot in self.slots.values())
+        """Leased and not reported as spent, which may be reserved or free again soon; and what is set aside."""
+        return self.aside + sum(slot.amt - slot.set for slot in self.slots.values())
 
     @property
     def suspense(self) -> int:
@@ -287,4 +290,46 @@ class Correct:
             "ver = :ver",
             {},
             {":more": self.more, ":ver": self.ver, ":next": self.ver + 1},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Keep the worst case of a call that is made later, by whom nobody knows: no process holds it.
+
+    This and `Use` are in one transaction with the record of the call, whose own condition lets each happen once.
+    """
+
+    pico: int
+
+    def apply(self, item: Item, now: int) -> bool:
+        if item.avail < self.pico:
+            return False
+        item.avail -= self.pico
+        item.aside += self.pico
+        return True
+
+    def update(self, now: int) -> Update:
+        return Update("SET avail = avail - :pico ADD aside :pico", "avail >= :pico", {}, {":pico": self.pico})
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What such a call cost, or nothing, in place of what was set aside for it: a fact, which nothing refuses."""
+
+    pico: int
+    billed: int
+
+    def apply(self, item: Item, now: int) -> bool:
+        item.avail += self.pico - self.billed
+        item.spent += self.billed
+        item.aside -= self.pico
+        return True
+
+    def update(self, now: int) -> Update:
+        return Update(
+            "SET avail = avail + :back, spent = spent + :billed ADD aside :less",
+            "attribute_exists(pk)",
+            {},
+            {":back": self.pico - self.billed, ":billed": self.billed, ":less": -self.pico},
         )

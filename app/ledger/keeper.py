@@ -16,8 +16,8 @@ from app.aws import Aws, error_code
 from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.window import Span, Window, moment, window_at
 from app.errors import ApiError
-from app.ledger.book import Book, Hold, Payer, scopes_of
-from app.ledger.entries import MAX_ENTRIES, Page
+from app.ledger.book import Book, Payer, scopes_of
+from app.ledger.entries import MAX_ENTRIES
 from app.ledger.item import UNBOUNDED_PICO, Item, SetLimit
 from app.ledger.lease import Lease, State
 from app.ledger.once import Once
@@ -93,8 +93,8 @@ class Keeper:
         self._demand: dict[Lease, tuple[int, int]] = {}
         """Of calls that wait for a lease to grow: what they need together, and the least that one of them needs."""
         self._looked: dict[Lease, tuple[int, float]] = {}
-        self._facts: dict[str, tuple[Hold, Page]] = {}
-        """Charges of which it is not known whether the table has them."""
+        self._turn = asyncio.Lock()
+        """Of transactions: those of one process would only hinder each other."""
         self.sweep = Sweep(self.book.boot, zone, clock=clock, wall_clock=wall_clock)
         self._beat_at = self._alive_at = clock()
         self._due = dict.fromkeys(("beat", "page", "watch", "limits"), 0.0)

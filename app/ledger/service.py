@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.budgets.window import moment, names_anywhere
 from app.errors import ApiError
 from app.ledger.book import Hold, Payer
 from app.ledger.entries import Entry, Kept, shown
-from app.ledger.item import UNBOUNDED_PICO, Item
+from app.ledger.item import UNBOUNDED_PICO, Item, Op, SetAside, Use
 from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, SPANS, TRIES, Keeper, LedgerAwayError
-from app.ledger.lease import State
-from app.ledger.table import in_turns
+from app.ledger.lease import Lease, State
+from app.ledger.table import Refused, Write, in_turns
 from app.ledger.watch import EMERGENCY_SECONDS
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ RESERVE_SECONDS = 5.0
 RETRY_SECONDS = 5
 ALIVE_SECONDS = 60.0
 MAX_TEXT = 200
+Place = tuple[str, str]
+"""A scope and the name of a window: a budget item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +128,53 @@ class Ledger(Keeper):
             self.book.begin_count(kept, f"{request_id}.0", self._wall_clock())
             self._bound_memory()
 
-    async def charge(self, payer: Payer, entry: Entry) -> bool:
-        """Book a fact that nothing was reserved for, once for its id, whichever process tries; whether this one did.
+    # for a request that waits
 
-        No budget refuses it: it may take one below zero. Raises ApiError 503 `ledger_unavailable` when the table does
-        not say what came of it: trying again, here or elsewhere, books it once.
-        """
+    async def places(self, payer: Payer) -> tuple[Place, ...]:
+        """Where a call of this moment is charged; raises ApiError 503 `ledger_unavailable`."""
         try:
-            fact = self._facts.get(entry.id)
-            if fact is None:
-                hold = self.book.force((await self._line(payer)).leases, entry.pico, payer, entry.id)
-                # The same page at each try: what came of the last one is not known.
-                fact = self._facts[entry.id] = (hold, self.book.page_of(hold, entry, self._wall_clock()))
-            hold, page = fact
-            first = await self.table.put_page_once(page, entry.id)
+            return tuple((lease.scope, lease.window) for lease in (await self._line(payer)).leases)
         except Exception as error:
-            raise ApiError("ledger_unavailable", "The spend ledger does not answer; try again in a second.") from error
-        self._facts.pop(entry.id, None)
-        if first:
-            self.book.booked(hold)
-        else:
-            self.book.release(hold)
-        return first
+            raise _away() from error
+
+    async def set_aside(self, places: Sequence[Place], worst: int, writes: Sequence[Write]) -> bool:
+        """Keep the worst case of a call that is made later, together with `writes`: all of it or nothing.
+
+        It is held by no process, until `use`. False when the writes were refused. Raises ApiError: 429
+        `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when it is not known what came of it.
+        """
+        refused = await self._together(places, SetAside(worst), writes)
+        if refused is not None and refused.step is not None:
+            place = places[refused.step]
+            lease = self.book.current.get(place) or Lease(*place, "")
+            if refused.item is None:
+                raise _away()
+            lease.see(refused.item)
+            raise self._refusal(lease)
+        return refused is None
+
+    async def use(self, places: Sequence[Place], worst: int, entry: Entry | None, writes: Sequence[Write]) -> bool:
+        """Book what a call cost (None: it was not made) in place of what was set aside for it, together with `writes`.
+
+        False when the writes were refused: then it was booked before. Raises ApiError 503 `ledger_unavailable`.
+        """
+        if entry is not None:
+            try:
+                page = await self.table.page_write(self.book.page_of(entry, self._wall_clock()))
+            except Exception as error:
+                raise _away() from error
+            writes = [*writes, page]
+        refused = await self._together(places, Use(worst, entry.pico if entry else 0), writes)
+        if refused is not None and refused.step is not None:
+            raise _away()  # an item is gone, with the table perhaps: what was spent is not forgotten
+        return refused is None
+
+    async def _together(self, places: Sequence[Place], op: Op, writes: Sequence[Write]) -> Refused | None:
+        try:
+            async with self._turn:
+                return await self.table.together([(*place, op) for place in places], writes)
+        except Exception as error:
+            raise _away() from error
 
     # for people and programs
 
@@ -157,7 +185,7 @@ class Ledger(Keeper):
             await self._know_limits()
             item = await self.table.read(scope, running.name)
         except Exception as error:
-            raise ApiError("ledger_unavailable", "The spend ledger does not answer. Try again in a second.") from error
+            raise _away() from error
         limit = self.limit_of(scope, kind)
         found = item or Item(limit or UNBOUNDED_PICO, 0)
         own = [lease for lease in self.book.leases if (lease.scope, lease.window) == (scope, running.name)]
@@ -251,6 +279,10 @@ class Ledger(Keeper):
             if dropped is None:
                 return
             log.error("spend that is in no ledger: add it by hand", extra={"fields": shown(dropped)})
+
+
+def _away() -> ApiError:
+    return ApiError("ledger_unavailable", "The spend ledger does not answer; try again in a second.")
 
 
 def _unavailable(why: str) -> ApiError:

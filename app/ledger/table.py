@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
+from random import SystemRandom
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
@@ -13,10 +14,28 @@ from app.ledger.entries import Page, day_after, pack, unpack
 from app.ledger.evidence import Seen, dump_seen, parse_seen
 from app.ledger.item import Item, Op, Slot
 
-_REFUSED = "ConditionalCheckFailedException"
+_REFUSED, _REFUSED_PART = "ConditionalCheckFailedException", "ConditionalCheckFailed"
+_CONFLICTS = frozenset({"TransactionConflictException", "TransactionConflict"})
+CONFLICT_TRIES = 7
+CONFLICT_SECONDS = 0.01
+"""Before the second try; each later one waits twice as long, less a random part: a second in all."""
+_CHANCE = SystemRandom()
 _BATCH = 100  # BatchGetItem's own bound
 LIMITS = "L"
 _VERSION = "!"
+
+
+Write = dict[str, Any]
+"""One item of a transaction, in DynamoDB's words."""
+
+
+class Refused(NamedTuple):
+    """What kept a transaction from happening."""
+
+    step: int | None
+    """The number of the step; None when it was one of the other writes."""
+    item: Item | None
+    """Of the step."""
 
 
 class Standing(NamedTuple):
@@ -28,8 +47,7 @@ class Standing(NamedTuple):
 
 class LedgerTable:
     """Reads and steps. Keys: `B#<scope>` budgets, `W#<window>` their index, `P#<boot>` pages, `I#<day>` index of
-    boots, `H#<boot>` heartbeats, `E#<entry>` charges that are booked once, `L` limits, `A#<scope>` who changed what and
-    why."""
+    boots, `H#<boot>` heartbeats, `L` limits, `A#<scope>` who changed what and why."""
 
     def __init__(self, aws: Aws, table: str, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._aws = aws
@@ -58,22 +76,9 @@ class LedgerTable:
 
     async def step(self, scope: str, window: str, op: Op) -> tuple[bool, Item | None]:
         """Whether the step was taken, and the item after it (before it when it was not; None: there is none)."""
-        update = op.update(int(self._wall_clock()))
-        parameters: dict[str, Any] = {
-            "Key": _key(f"B#{scope}", window),
-            "UpdateExpression": update.change,
-            "ConditionExpression": update.condition,
-            "ReturnValues": "ALL_NEW",
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        # DynamoDB refuses an empty map.
-        if update.names:
-            parameters["ExpressionAttributeNames"] = update.names
-        if update.values:
-            parameters["ExpressionAttributeValues"] = {name: _value(value) for name, value in update.values.items()}
         self.writes += 1
         try:
-            answer = await self._call("update_item", **parameters)
+            answer = await self._unhindered("update_item", **self._update(scope, window, op), ReturnValues="ALL_NEW")
         except Exception as error:
             if error_code(error) != _REFUSED:
                 raise
@@ -81,30 +86,59 @@ class LedgerTable:
             return False, parse_item(old) if old else None
         return True, parse_item(answer["Attributes"])
 
+    async def together(self, steps: Sequence[tuple[str, str, Op]], writes: Sequence[Write]) -> Refused | None:
+        """Take steps (scope, window, step) and make other writes, all or none of them; what refused, if something did.
+
+        A write that is refused is told before a step that is.
+        """
+        items = [*writes, *({"Update": self._update(*step)} for step in steps)]
+        self.writes += 2 * len(items)  # a transaction counts twice
+        try:
+            await self._unhindered("transact_write_items", TransactItems=items)
+        except Exception as error:
+            for number, reason in enumerate(_reasons(error)):
+                if reason["Code"] == _REFUSED_PART:
+                    old = reason.get("Item")
+                    step = number - len(writes)
+                    return Refused(step if step >= 0 else None, parse_item(old) if step >= 0 and old else None)
+            raise
+        return None
+
+    def _update(self, scope: str, window: str, op: Op) -> dict[str, Any]:
+        update = op.update(int(self._wall_clock()))
+        parameters: dict[str, Any] = {
+            "TableName": self._table,
+            "Key": _key(f"B#{scope}", window),
+            "UpdateExpression": update.change,
+            "ConditionExpression": update.condition,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        # DynamoDB refuses an empty map.
+        if update.names:
+            parameters["ExpressionAttributeNames"] = update.names
+        if update.values:
+            parameters["ExpressionAttributeValues"] = {name: _value(value) for name, value in update.values.items()}
+        return parameters
+
+    async def _unhindered(self, operation: str, **parameters: Any) -> Any:
+        """A write, again while a transaction of others has its item: it was refused for certain, and for no reason."""
+        for tried in range(CONFLICT_TRIES):
+            try:
+                return await self._aws.call("dynamodb", operation, **parameters)
+            except Exception as error:
+                found = {error_code(error), *(reason["Code"] for reason in _reasons(error))}
+                if not found & _CONFLICTS or _REFUSED_PART in found or tried == CONFLICT_TRIES - 1:
+                    raise
+            await asyncio.sleep(CONFLICT_SECONDS * 2**tried * _CHANCE.uniform(0.5, 1.0))
+        raise AssertionError("the last try returns or raises")
+
     async def put_page(self, page: Page) -> None:
         """Write a page; a page that is there already stays as it is."""
         await self._put(await self._page_item(page), absent=True)
 
-    async def put_page_once(self, page: Page, id_: str) -> bool:
-        """Write a page whose one entry may be booked by others as well; False when one of them did.
-
-        The page and the entry's name are written together or not at all.
-        """
-        name = f"{page.boot}/{page.sequence}"
-        items = [await self._page_item(page), {**_key(f"E#{id_}", "E"), "page": {"S": name}}]
-        absent = {"TableName": self._table, "ConditionExpression": "attribute_not_exists(pk)"}
-        self.writes += 2 * len(items)  # a transaction counts twice
-        try:
-            await self._aws.call(
-                "dynamodb", "transact_write_items", TransactItems=[{"Put": {**absent, "Item": item}} for item in items]
-            )
-        except Exception as error:
-            if error_code(error) != "TransactionCanceledException" or "ConditionalCheckFailed" not in str(error):
-                raise
-            booked = await self._call("get_item", Key=_key(f"E#{id_}", "E"), ConsistentRead=True)
-            # Perhaps by an earlier try of this very page, whose answer was lost.
-            return bool(booked["Item"]["page"]["S"] == name)
-        return True
+    async def page_write(self, page: Page) -> Write:
+        """The write of a page, for a transaction."""
+        return {"Put": {"TableName": self._table, "Item": await self._page_item(page)}}
 
     async def _page_item(self, page: Page) -> dict[str, Any]:
         """The item of a page, which those who look for the day's pages will find."""
@@ -263,6 +297,7 @@ def parse_item(attributes: dict[str, Any]) -> Item:
         slots={name: _slot(value["M"]) for name, value in attributes.get("slots", {"M": {}})["M"].items()},
         susp={name: _slot(value["M"]) for name, value in attributes.get("susp", {"M": {}})["M"].items()},
         tomb={name: int(value["N"]) for name, value in attributes.get("tomb", {"M": {}})["M"].items()},
+        aside=_number(attributes, "aside"),
     )
 
 
@@ -276,6 +311,7 @@ def item_attributes(item: Item) -> dict[str, Any]:
         "slots": {"M": {name: _value(slot) for name, slot in item.slots.items()}},
         "susp": {"M": {name: _value(slot) for name, slot in item.susp.items()}},
         "tomb": {"M": {name: _value(at) for name, at in item.tomb.items()}},
+        "aside": _value(item.aside),
     }
 
 
@@ -288,6 +324,11 @@ def in_turns(coroutines: Iterable[Any], at_once: int) -> asyncio.Future[list[Any
             return await work
 
     return asyncio.gather(*map(turn, coroutines), return_exceptions=True)
+
+
+def _reasons(error: BaseException) -> list[dict[str, Any]]:
+    """Why a transaction was cancelled, one reason for each of its items; none for any other error."""
+    return list(getattr(error, "response", {}).get("CancellationReasons", ()))
 
 
 def _key(pk: str, sk: str) -> dict[str, Any]:

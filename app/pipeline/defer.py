@@ -14,10 +14,9 @@ import orjson
 from app.deferred.deadline import HEADER, LONGEST_PAUSE_SECONDS, PAUSE_SHARE, deadline_seconds
 from app.deferred.jobs import Jobs
 from app.deferred.queue import gather_message
-from app.deferred.requests import EXPIRED, ID, QUEUED, Deferred, DeferredRequests, to_json
+from app.deferred.requests import EXPIRED, ID, QUEUED, Deferred, DeferredRequests, payer_of, places_text, to_json
 from app.deferred.store import store_of
 from app.errors import ApiError
-from app.ledger import Payer
 from app.observability.metrics import DEFERRED_ACCEPTED, DEFERRED_OVERDUE
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES
 from app.pipeline.estimate import BYTES_PER_TOKEN
@@ -41,7 +40,7 @@ class Desk:
 
     def __init__(self, services: Services) -> None:
         self._store = store_of(services)
-        self._requests = DeferredRequests(self._store)
+        self._requests = DeferredRequests(self._store, services.ledger)
         self._jobs = Jobs(self._store)
         self._metrics = services.metrics
         self._ledger = services.ledger
@@ -53,24 +52,26 @@ class Desk:
         The same call again under the same `Idempotency-Key` finds the first one.
         """
         request, payload = _deferred(call, plan, deadline_seconds(deadline))
-        await self._afford(request, plan)
-        if not await self._requests.create(request, payload):
+        request = replace(request, places=places_text(await self._ledger.places(payer_of(request))))
+        if not await self._create(request, payload, named=IDEMPOTENCY_HEADER in call.headers):
             return request.id, await self._again(request)
         try:
             await self._store.send(gather_message(request), self._collect_seconds)
         except ApiError:
             if await self._requests.cancel(request):
-                await self._requests.forget(request)
+                await self._requests.forget(replace(request, charged=1))
             raise
         self._metrics.count(DEFERRED_ACCEPTED)
         return request.id, orjson.dumps(to_json(request, None))
 
-    async def _afford(self, request: Deferred, plan: Plan) -> None:
-        """Raises ApiError 429 when a budget has no room now. Nothing stays reserved: the answer may take a day."""
-        worst = plan.model.tariff.price(BATCH).worst_pico(plan.input_tokens * BYTES_PER_TOKEN, plan.output_tokens)
-        payer = Payer(request.tenant, request.key_id, request.model)
-        ledger = self._ledger
-        ledger.release(ledger.take(payer, worst, request.id) or await ledger.reserve(payer, worst, request.id))
+    async def _create(self, request: Deferred, payload: bytes, *, named: bool) -> bool:
+        try:
+            return await self._requests.create(request, payload)
+        except ApiError as error:
+            # Under a name of the caller's another call may be there by now, which asks the same.
+            if error.code == "insufficient_quota" and not named:
+                await self._requests.drop_payload(request)
+            raise
 
     async def look(self, tenant: str, name: str) -> tuple[bytes, float | None]:
         """A request's description, and the seconds after which looking again is worth it; ApiError 404 for none."""
@@ -97,7 +98,7 @@ class Desk:
 
     async def _find(self, tenant: str, name: str) -> Deferred:
         request = await self._requests.get(tenant, name) if ID.match(name) else None
-        if request is None:
+        if request is None or request.hidden:
             raise ApiError("not_found", f"There is no deferred request '{name[:80]}' here; it may have been forgotten.")
         return request
 
@@ -128,6 +129,7 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
     payload = orjson.dumps(_body(plan))
     now = time.time()
     tenant = call.identity.tenant
+    worst = plan.model.tariff.price(BATCH).worst_pico(plan.input_tokens * BYTES_PER_TOKEN, plan.output_tokens)
     request = Deferred(
         id=_id(tenant, call.headers),
         tenant=tenant,
@@ -144,6 +146,8 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
         created_ms=int(now * 1000),
         due_at=int(now) + seconds,
         status=QUEUED,
+        worst_pico=worst,
+        most_output=plan.output_tokens,
     )
     return request, payload
 

@@ -1,10 +1,10 @@
 """What must hold.
 
-Always: I1, what is available, spent, leased and in suspense is the limit; I2, what was billed is no more than the
-limit, calls that cost more than their worst case aside; I3, of a lease no more is published than stands in pages,
-than was settled, than is reserved, than was leased. At rest: I4, what is spent is what was billed, and the rest is
-available; I5, nothing is reserved, leased or in suspense; I6, an entry is in one page; I7, the tenants together are
-the organisation.
+Always: I1, what is available, spent, leased, in suspense and set aside is the limit; I2, what was billed is no more
+than the limit, calls that cost more than their worst case aside; I3, of a lease no more is published than stands in
+pages, than was settled, than is reserved, than was leased. At rest: I4, what is spent is what was billed, and the rest
+is available; I5, nothing is reserved, leased, in suspense or set aside; I6, an entry is in one page; I7, the tenants
+together are the organisation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BrokenError(AssertionError):
 def check(world: World) -> None:
     """I1 to I3, at any moment; raises BrokenError."""
     for scope, item in world.table.items():
-        held = item.avail + item.spent
+        held = item.avail + item.spent + item.aside
         for slot in (*item.slots.values(), *item.susp.values()):
             held += slot.amt
         if held != item.limit:
@@ -40,8 +40,8 @@ def check(world: World) -> None:
 def check_rest(world: World) -> None:
     """I4 to I7, once everything came to rest and was judged; raises BrokenError."""
     for scope, item in world.table.items():
-        if item.slots or item.susp or item.tomb:
-            raise BrokenError(f"I5 {scope}: {item.slots or item.susp or item.tomb} is still there")
+        if left := item.slots or item.susp or item.tomb or item.aside:
+            raise BrokenError(f"I5 {scope}: {left} is still there")
         # What was given to several tenants by estimate is exact in sum; what was assumed is never too little.
         by_estimate = scope != "org" and (world.audits.shared or world.audits.assumed)
         least = item.spent + world.over[scope] if world.audits.assumed else item.spent

@@ -10,8 +10,9 @@ from app.ledger import evidence, lease
 from app.ledger import item as items
 from app.ledger.entries import Page, day_start
 from app.ledger.evidence import Bill, Residual, Seen, Silent, Verdict
-from app.ledger.item import Bump, Close, Item, Open, Reclaim, Slot
-from tests.ledger_check import openai
+from app.ledger.item import Bump, Close, Item, Open, Reclaim, SetAside, Slot
+from tests.ledger_check import openai, waiting
+from tests.ledger_check.waiting import Waiting
 from tests.ledger_check.world import Replica, World
 
 
@@ -93,6 +94,15 @@ def _no_page(one: Silent, known: Mapping[str, int]) -> Verdict:
     return Verdict(verdict.boot, [], verdict.resolves)
 
 
+def _nothing_aside(op: SetAside, item: Item, now: int) -> bool:
+    """There is room when the request is accepted, and anybody may take it meanwhile."""
+    return item.avail >= op.pico
+
+
+def _charged_again(request: Waiting) -> bool:
+    return True
+
+
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "money-back-on-expiry": (items.Reclaim, "apply", _money_back),
     "settle-without-number": (items.Bump, "apply", _delta_settle),
@@ -106,6 +116,8 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "shared-while-open": (evidence, "_alone", _anybody),
     "close-gives-back": (evidence, "_as_spent", _nothing_spent),
     "audit-leaves-no-page": (evidence, "_by_bill", _no_page),
+    "nothing-set-aside": (items.SetAside, "apply", _nothing_aside),
+    "charged-without-record": (waiting, "may_charge", _charged_again),
 }
 
 

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.ledger.book import Book, Hold, Payer
-from app.ledger.entries import DAY_SECONDS, Entry, Page
+from app.ledger.entries import DAY_SECONDS, Page
 from app.ledger.evidence import CLOSE_SECONDS
 from app.ledger.item import TOMB_SECONDS, Bury, Item, Op, Reclaim, SetLimit, old_tombs
 from app.ledger.lease import Lease, State
 from app.ledger.watch import DEAD_SECONDS, EMERGENCY_SECONDS, Watch, boot_of
+from tests.ledger_check import waiting
 from tests.ledger_check.openai import HOUR, LATEST_SECONDS, Audits, OpenAI
+from tests.ledger_check.waiting import Waiting, entry
 
 TENANTS = ("tenant:a", "tenant:b")
 SCOPES = ("org", *TENANTS)
@@ -75,6 +77,7 @@ class World:
         self.beats: dict[str, int] = {}
         self.late: list[tuple[float, str, Op]] = []
         self.billed = dict.fromkeys(SCOPES, 0)
+        self.waiting: list[Waiting] = []
         self.quiet = False
         self.churn = chance.choice([0.05, 0.5])
         """How often a lease is given back."""
@@ -236,6 +239,7 @@ class World:
     def audit(self) -> None:
         """A run of the auditor, which may die on its way. Whoever is awake has written what it knows by then."""
         self.deliver()
+        waiting.file_results(self)
         for replica in self.replicas:
             if not replica.crashed and replica.paused_until <= self.now:
                 self.tidy(replica)
@@ -320,6 +324,8 @@ class World:
         for _, scope, op in sorted(self.late, key=lambda each: each[0]):
             op.apply(self.table[scope], int(self.now))
         self.late.clear()
+        while self.waiting:
+            waiting.batch(self, self.replicas[0])
         for replica in self.replicas:
             if not replica.crashed:
                 self.drain(replica)
@@ -366,9 +372,6 @@ ACTIONS: tuple[Callable[[World, Replica], None], ...] = (
     *[World.heartbeat] * 2,
     *[World.pump] * 3,
     *[World.look] * 2,
+    waiting.defer,
+    waiting.batch,
 )
-
-
-def entry(name: str, began: float, tenant: str, pico: int) -> Entry:
-    """Of an attempt whose tokens cost a pico-dollar each."""
-    return Entry(name, began, tenant, "k", "f", "m", "m", "default", pico, 0, 0, 0, 0, "v", pico, "ok", "")

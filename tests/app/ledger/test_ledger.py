@@ -6,7 +6,6 @@ import logging
 
 import pytest
 
-from app.errors import ApiError
 from app.ledger import MONTHLY, Payer, keeper, scopes_of, service
 from app.ledger.watch import HEARTBEAT_SECONDS
 from tests.app.ledger.conftest import BUDGET, WORST, Made, entry, spend
@@ -36,46 +35,6 @@ async def test_after_the_first_request_a_reservation_asks_nobody(make: Made, pay
     assert hold is not None
     ledger.settle(hold, entry(payer, "next", 5))
     assert not ledger.book.holds
-
-
-async def test_a_fact_that_nothing_was_reserved_for_is_booked(make: Made, payer: Payer) -> None:
-    ledger, _, _ = make()
-    await ledger.charge(payer, entry(payer, "fact", 77))
-    await ledger.stop()
-    assert await ledger.month(payer.tenant) == 77
-
-
-async def test_a_fact_is_booked_once_however_often_and_wherever_it_is_tried(make: Made, payer: Payer) -> None:
-    (first, aws, _), (second, _, _) = make(), make()
-    fact = entry(payer, f"def_{payer.key}", 77)
-    aws.away = True
-    for _ in range(2):
-        with pytest.raises(ApiError, match="does not answer"):
-            await first.charge(payer, fact)
-    aws.away = False
-    assert await first.charge(payer, fact)
-    assert not await first.charge(payer, fact)
-    assert not await second.charge(payer, fact)
-    for ledger in (first, second):
-        await ledger.stop()
-        assert not ledger.book.holds
-    assert await first.month(payer.tenant) == 77
-    item = await first.table.read(f"tenant:{payer.tenant}", first._window(MONTHLY).name)
-    assert item is not None
-    assert (item.spent, item.slots) == (77, {})
-
-
-async def test_a_fact_whose_booking_was_not_answered_counts_once(make: Made, payer: Payer) -> None:
-    ledger, aws, _ = make()
-    assert await ledger.charge(payer, entry(payer, f"def_{payer.key}", 10))
-    fact = entry(payer, f"def_{payer.tenant}", 77)
-    aws.away, aws.late = True, True
-    with pytest.raises(ApiError, match="does not answer"):
-        await ledger.charge(payer, fact)
-    aws.away = False
-    assert await ledger.charge(payer, fact), "by the try that nobody answered"
-    await ledger.stop()
-    assert await ledger.month(payer.tenant) == 87
 
 
 async def test_a_month_is_the_ledger_and_what_waits_and_the_next_month_is_new(make: Made, payer: Payer) -> None:

@@ -12,7 +12,7 @@ from app.ledger.entries import Entry, Kept, Outcome, Page
 from app.ledger.item import Item, SetLimit
 from app.ledger.lease import Lease
 from tests import ledger_check
-from tests.ledger_check import world
+from tests.ledger_check import waiting
 
 TRACES = 10_000
 MUTANT_TRACES = 3_000
@@ -71,7 +71,7 @@ def test_an_answer_without_an_attempt_is_counted_in_exactly_one_page(happens: li
             if not book.count(what):
                 book.begin_count(what, f"r{number}.0", float(number))
         elif what == "attempt":
-            book.note(world.entry(f"r{number}.1", 0.0, "t", 0))
+            book.note(waiting.entry(f"r{number}.1", 0.0, "t", 0))
         elif write() is not None and what == "filed":
             book.filed()
     while write() is not None:

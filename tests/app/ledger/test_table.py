@@ -14,7 +14,22 @@ from hypothesis import strategies as st
 
 from app.aws import Aws
 from app.ledger.entries import Entry, Page, pack, sequence, unpack
-from app.ledger.item import UNBOUNDED_PICO, Bump, Bury, Close, Correct, Item, Op, Open, Reclaim, Resolve, SetLimit, Slot
+from app.ledger.item import (
+    UNBOUNDED_PICO,
+    Bump,
+    Bury,
+    Close,
+    Correct,
+    Item,
+    Op,
+    Open,
+    Reclaim,
+    Resolve,
+    SetAside,
+    SetLimit,
+    Slot,
+    Use,
+)
 from app.ledger.table import LedgerTable
 from tests.app.conftest import CloudParts
 
@@ -34,6 +49,8 @@ OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(Bury, st.sampled_from([("b.1",), ("a.1", "a.2")])),
     st.builds(SetLimit, st.integers(1, 2), st.just(100), SMALL),
     st.builds(Correct, st.integers(1, 2), SMALL),
+    st.builds(SetAside, SMALL),
+    st.builds(Use, SMALL, SMALL),
 )
 
 

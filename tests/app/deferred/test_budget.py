@@ -1,0 +1,227 @@
+"""The worst case of a request that waits is kept from its acceptance until it is known what it cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from app.deferred import runner as runner_module
+from app.deferred.batch_api import BatchApi, BatchRefusedError
+from app.deferred.requests import DUE_PK, DeferredRequests
+from app.deferred.runner import Runner
+from app.deferred.store import Store, store_of
+from app.errors import ApiError
+from app.ledger import MONTHLY, Account, Entry
+from app.prices import BATCH
+from local.openai.server import Running
+from tests.app.deferred.asking import HELLO
+from tests.app.deferred.conftest import Yard
+
+pytestmark = pytest.mark.process
+
+LONG_DAY = pytest.mark.parametrize("simulator", [600.0], ids=["a long day"], indirect=True)
+
+
+async def account(yard: Yard) -> Account:
+    return await yard.services.ledger.account(f"tenant:{yard.identity.tenant}")
+
+
+async def worst_of(yard: Yard, name: str) -> int:
+    request = await DeferredRequests(store_of(yard.services), yard.services.ledger).get(yard.identity.tenant, name)
+    assert request is not None
+    assert request.worst_pico > 0
+    return request.worst_pico
+
+
+async def nothing_waits(yard: Yard) -> bool:
+    """Whether all that was set aside is used or given back."""
+    return (await account(yard)).reserved == 0
+
+
+async def entries(yard: Yard) -> list[Entry]:
+    """Of deferred requests of the tenant."""
+    table = yard.services.ledger.table
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    return [
+        each
+        async for page in table.day_pages(day)
+        for each in page.entries
+        if each.tenant == yard.identity.tenant and each.id.startswith("def_")
+    ]
+
+
+async def test_what_waits_counts_against_the_budget_and_what_was_billed_is_within_it(
+    yard: Yard, simulator: Running
+) -> None:
+    scope = f"tenant:{yard.identity.tenant}"
+    first = await yard.send(HELLO)
+    worst = await worst_of(yard, first["id"])
+    limit = 3 * worst
+    await yard.services.ledger.set_limit(scope, MONTHLY, limit, by="test", why="room for three")
+    names = [first["id"], *[(await yard.send({**HELLO, "input": f"part{at}"}))["id"] for at in range(2)]]
+    assert (await account(yard)).reserved == limit
+    for deadline in ("24h", None):  # nothing is left, for requests that wait and for those that do not
+        with pytest.raises(ApiError) as refused:
+            await yard.send(HELLO, deadline=deadline)
+        assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
+        assert f"tenant {yard.identity.tenant}" in refused.value.message
+        assert "starts anew at" in refused.value.message
+    await yard.work(yard.over(*names))
+    found = await account(yard)
+    assert (found.reserved, found.left) == (0, limit - found.spent)
+    assert found.spent == sum(each.pico for each in await entries(yard))
+    billed = [batch["billed"] for batch in simulator.batches()]
+    price = yard.services.models.current.resolve("fast", "text").tariff.price(BATCH)
+    total = sum(price.input * each["input_tokens"] + price.output * each["output_tokens"] for each in billed)
+    assert 0 < total == found.spent <= limit
+    await yard.send(HELLO)  # what was not used may be spent again
+
+
+async def test_setting_aside_and_charging_cost_seven_writes_of_a_transaction_each(yard: Yard) -> None:
+    table = yard.services.ledger.table
+    await yard.services.ledger.stop()  # its heartbeats are writes as well
+    first = await yard.send(HELLO)
+    await yard.work(yard.over(first["id"]))
+    before = table.writes
+    accepted = await yard.send(HELLO)
+    assert table.writes - before == 2 * 7
+    await yard.work(yard.over(accepted["id"]))
+    assert table.writes - before == 2 * 14
+
+
+async def test_a_request_that_is_cancelled_before_it_is_asked_gives_its_money_back_at_once(yard: Yard) -> None:
+    accepted = await yard.send(HELLO)
+    assert (await account(yard)).reserved == await worst_of(yard, accepted["id"])
+    await yard.pipeline.desk.cancel(yard.identity.tenant, accepted["id"])
+    assert ((await account(yard)).reserved, await entries(yard)) == (0, [])
+
+
+@LONG_DAY
+async def test_a_cancelled_batch_gives_back_what_it_did_not_use_and_not_before_it_is_over(
+    yard: Yard, simulator: Running
+) -> None:
+    simulator.fault("expire", match={"path": "/v1/batches"}, after=0)
+    accepted = await yard.send(HELLO)
+    worst = await worst_of(yard, accepted["id"])
+    await yard.work(lambda: has_batch(simulator))
+    await yard.pipeline.desk.cancel(yard.identity.tenant, accepted["id"])
+    assert (await account(yard)).reserved == worst, "OpenAI may be at it"
+    await yard.work(lambda: nothing_waits(yard))
+    assert simulator.batches()[0]["status"] == "cancelled"
+    assert ((await account(yard)).spent, await entries(yard)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("expire", {"after": 0, "times": None}),
+        ("fail", {"code": "invalid_something", "message": "no"}),
+    ],
+)
+async def test_a_batch_that_did_nothing_costs_nothing(
+    yard: Yard, simulator: Running, kind: str, fault: dict[str, Any]
+) -> None:
+    simulator.fault(kind, match={"path": "/v1/batches"}, **fault)
+    accepted = await yard.send(HELLO)
+    await yard.work(yard.over(accepted["id"]))
+    found = await account(yard)
+    assert (found.reserved, found.spent) == (0, 0)
+
+
+async def test_a_batch_that_openai_forgot_counts_as_the_most_it_can_have_cost(
+    yard: Yard, simulator: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = await yard.send(HELLO)
+    worst = await worst_of(yard, accepted["id"])
+
+    async def gone(self: BatchApi, batch_id: str) -> None:
+        raise BatchRefusedError(404, "not_found", "No such batch.")
+
+    monkeypatch.setattr(BatchApi, "retrieve", gone)
+    await yard.work(yard.over(accepted["id"]))
+    [one] = await entries(yard)
+    assert (one.pico, one.outcome, one.flags) == (worst, "estimated", "estimated")
+    found = await account(yard)
+    assert (found.reserved, found.spent) == (0, worst)
+
+
+@LONG_DAY
+async def test_what_a_late_batch_costs_is_waited_for_after_its_caller_was_told(
+    yard: Yard, simulator: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LONGEST_PAUSE_SECONDS", 0.0)
+    accepted, other = await yard.send(HELLO), await yard.send({**HELLO, "input": "other"})
+    simulator.fault("expire", match={"path": "/v1/batches"}, after=1)
+    await yard.work(lambda: has_batch(simulator))
+    requests = DeferredRequests(store_of(yard.services), yard.services.ledger)
+    jobs = set()
+    for name in (accepted["id"], other["id"]):
+        request = await requests.get(yard.identity.tenant, name)
+        assert request is not None
+        assert await requests.expire(request)
+        jobs.add(request.job)
+    assert not await nothing_waits(yard)
+    assert (await yard.look(accepted["id"]))["status"] == "expired"
+    [job] = jobs
+    late = int(time.time()) - 1_000
+    await store_of(yard.services).update(f"DEFERJOB#{job}", "JOB", "attribute_exists(pk)", {}, {"due_at": late})
+    await yard.work(lambda: nothing_waits(yard))
+    billed = simulator.batches()[0]["billed"]
+    found = await account(yard)
+    assert [each.output for each in await entries(yard)] == [billed["output_tokens"]]
+    assert found.spent == sum(each.pico for each in await entries(yard)) > 0
+    assert (await yard.look(accepted["id"]))["response"] is None, "nobody waits for it any more"
+
+
+async def test_a_request_that_is_deleted_while_openai_works_on_it_is_metered(yard: Yard, simulator: Running) -> None:
+    accepted = await yard.send(HELLO)
+    await yard.work(lambda: has_batch(simulator))
+    for _ in range(2):
+        deleted = json.loads(await yard.pipeline.desk.cancel(yard.identity.tenant, accepted["id"]))
+    assert deleted["deleted"] is True
+    with pytest.raises(ApiError):
+        await yard.look(accepted["id"])
+    await yard.work(lambda: nothing_waits(yard))
+    billed = simulator.batches()[0]["billed"]["output_tokens"]
+    assert sum(each.output for each in await entries(yard)) == billed
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+async def test_a_request_of_a_process_that_died_accepting_it_gives_its_money_back_when_it_is_due(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*args: Any) -> None:
+        raise Crash
+
+    monkeypatch.setattr(Store, "send", dies)
+    with pytest.raises(Crash):
+        await yard.send(HELLO)
+    monkeypatch.undo()
+    runner = Runner(yard.services)
+    await runner.sweep(time.time())
+    assert not await nothing_waits(yard), "it is not due"
+    await runner.sweep(time.time() + 2 * 86_400)
+    await runner.close()
+    assert await nothing_waits(yard)
+    assert await store_of(yard.services).between(DUE_PK, "0", ":", 10) == []
+
+
+async def test_a_ledger_that_does_not_answer_accepts_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*args: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(type(yard.services.ledger.table), "together", away)
+    with pytest.raises(ApiError) as refused:
+        await yard.send(HELLO)
+    assert (refused.value.status, refused.value.code) == (503, "ledger_unavailable")
+    assert await yard.messages() == []
+
+
+async def has_batch(simulator: Running) -> bool:
+    return bool(simulator.batches())
