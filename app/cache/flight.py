@@ -291,6 +291,9 @@ class Reader:
             else:
                 await relay.more()
 
+    async def flow(self, write: Callable[[bytes], bool]) -> None:
+        """Nothing: what others read too is read by steps."""
+
     async def aclose(self) -> None:
         """Stop listening; the last to do so ends the stream, and waits until that is accounted. May be called twice."""
         if not self._open:

@@ -88,6 +88,18 @@ class Lead:
             raise
         return await anext(self._reader)
 
+    async def flow(self, write: Callable[[bytes], bool]) -> None:
+        """As a MeteredStream's, until somebody else hears it."""
+        if self._reader is not None or not self._here:
+            return
+        pass_on = self._flight.relay.pass_on
+
+        def both(piece: bytes) -> bool:
+            pass_on(piece)
+            return write(piece)
+
+        await self._body.flow(both)
+
     async def aclose(self) -> None:
         """As a reader's: the last who leaves ends the stream. May be called twice."""
         if not self._here:
@@ -104,6 +116,7 @@ class Lead:
         if self._pumped or self._on_end is None:
             return
         self._pumped = True
+        self._body.still()
         if self._here:
             self._reader = Reader(self._flight, at_end=True)
         self._flight.task = task = self._later(self._pump())

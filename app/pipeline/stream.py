@@ -74,6 +74,12 @@ class MeteredStream:
         self._over = False
         self._closed_by: float | None = None
         """When OpenAI is no longer waited for, once its last event is there."""
+        self._look_at = 0.0
+        """When to look again, where nothing comes."""
+        self._paying: asyncio.Task[None] | None = None
+        """The next slice is being asked for; nothing is read meanwhile."""
+        self._write: Callable[[bytes], bool] | None = None
+        self._flowing: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> MeteredStream:
         return self
@@ -102,6 +108,7 @@ class MeteredStream:
     def close(self) -> None:
         """The same, which needs no waiting."""
         self._over = True
+        self.still()
         self._end()
 
     def _end(self) -> None:
@@ -121,6 +128,55 @@ class MeteredStream:
         A stream has thousands of steps, so a step is one call and not a chain of coroutines. Who takes steps calls
         `close` after the last. Giving a wait up ends nothing: somebody else may take the next step.
         """
+        found = self._next()
+        if found is not None:
+            return found
+        return self._paying or self._response.arrival(self._look_at)
+
+    async def flow(self, write: Callable[[bytes], bool]) -> None:
+        """Write what comes inside the call that brings it, with no task and no wake-up between.
+
+        It returns when `write` says that its reader is behind, when there is something else to wait for, and at the
+        end: who calls it reads on, and may call it again.
+        """
+        self._write = write
+        self._flowing = flowing = asyncio.get_running_loop().create_future()
+        self._response.listen(self._flow_on)
+        try:
+            self._flow_on()
+            await flowing
+        finally:
+            self.still()
+
+    def still(self) -> None:
+        """Stop flowing: whoever lets it flow reads on."""
+        flowing, self._flowing = self._flowing, None
+        if flowing is not None:
+            self._write = None
+            self._response.listen(None)
+            if not flowing.done():
+                flowing.set_result(None)
+
+    def _flow_on(self) -> None:
+        write, flowing = self._write, self._flowing
+        if write is None or flowing is None:
+            return
+        try:
+            while (found := self._next()) is not None:
+                if not write(found):
+                    self.still()
+                    return
+            if self._paying is None:
+                self._response.wake_at(self._look_at)
+                return
+        except StopAsyncIteration:
+            pass
+        except BaseException as error:
+            flowing.set_exception(error)
+        self.still()
+
+    def _next(self) -> bytes | None:
+        """The next bytes for the caller, None when there are none yet; raises StopAsyncIteration after the last."""
         if self._over:
             raise StopAsyncIteration
         try:
@@ -130,9 +186,7 @@ class MeteredStream:
                     return passed
                 piece = self._next_piece()
                 if piece is None:
-                    return sse.HEARTBEAT
-                if not isinstance(piece, bytes):
-                    return piece
+                    return sse.HEARTBEAT if self._response.silent() else None
                 if not piece:
                     break
                 self._see(piece)
@@ -198,10 +252,13 @@ class MeteredStream:
         for raw in stream.splitter.feed(piece):
             seen.append(stream.see(raw))
 
-    def _next_piece(self) -> bytes | asyncio.Future[None] | None:
-        """The next bytes, b"" at the end, what to wait for, None after a silence; raises TimeoutError."""
+    def _next_piece(self) -> bytes | None:
+        """The next bytes of OpenAI, b"" at the end, None when there are none yet; raises TimeoutError."""
         if self._meter.output_bytes > self._paid_bytes and not self._paid_on():
-            return asyncio.ensure_future(self._pay_on())
+            if self._paying is None or self._paying.done():
+                self._paying = asyncio.ensure_future(self._pay_on())
+            return None
+        self._paying = None
         if self._ended_here:
             return b""
         if self._meter.ended:
@@ -213,12 +270,10 @@ class MeteredStream:
         now = self._clock()
         if now >= deadline:  # however much is there to be read
             raise TimeoutError
-        piece = response.take()
-        if piece is not None:
-            return piece
-        return None if response.silent() else response.arrival(min(deadline, now + self._heartbeat_seconds))
+        self._look_at = min(deadline, now + self._heartbeat_seconds)
+        return response.take()
 
-    def _after_end(self) -> bytes | asyncio.Future[None]:
+    def _after_end(self) -> bytes | None:
         now = self._clock()
         self._closed_by = self._closed_by or now + AFTER_END_SECONDS
         try:
@@ -228,7 +283,8 @@ class MeteredStream:
         if piece is not None:
             return piece
         if now < self._closed_by:
-            return self._response.arrival(self._closed_by)
+            self._look_at = self._closed_by
+            return None
         self._response.close()
         return b""
 

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, cast
 
+from starlette.types import Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 HELD_KEY = "prodkit.held_seconds"
@@ -112,6 +113,26 @@ class HeadWaits(asyncio.Transport):
         held, self._held = self._held, b""
         if held and not self._transport.is_closing():
             self._transport.write(held)
+
+
+def chunk_writer(send: Send) -> Callable[[bytes], bool] | None:
+    """What writes the next piece of a streamed answer that was begun by `send`, as `send` would but without waiting:
+    it returns False when the reader is behind or gone, and then `send` is to be awaited.
+
+    None where `send` is not the server's own, or the answer not one in chunks.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or not cycle.chunked_encoding:
+        return None
+    flow, write = cycle.flow, cycle.transport.write
+
+    def write_chunk(piece: bytes) -> bool:
+        if cycle.disconnected:
+            return False
+        write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return not flow.write_paused
+
+    return write_chunk
 
 
 class Whole(NamedTuple):

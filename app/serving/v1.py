@@ -22,6 +22,7 @@ from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import check_size
 from app.pipeline.endpoints import ENDPOINTS, SERVED
 from app.pipeline.messages import ByteStream, Call, Reply
+from app.serving.protocol import chunk_writer
 from app.time_limit import within
 
 if TYPE_CHECKING:
@@ -100,9 +101,12 @@ class V1:
         seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
         try:
             await _send_start(send, status, [*headers, ("cache-control", "no-cache")])
+            write = chunk_writer(send)
             with within(seconds):
                 async for piece in body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    if write is not None:
+                        await body.flow(write)
         except TimeoutError:
             # The caller stopped reading. Ending without the last message closes the connection, which tells the truth.
             log.warning("stream ended: its reader is too slow")

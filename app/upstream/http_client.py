@@ -49,6 +49,7 @@ class Response:
         "_complete",
         "_connection",
         "_error",
+        "_listener",
         "_pieces",
         "_silent",
         "_size",
@@ -69,6 +70,7 @@ class Response:
         self._complete = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._by = 0.0
         self._silent = False
@@ -106,11 +108,20 @@ class Response:
 
     def arrival(self, at: float) -> asyncio.Future[None]:
         """Done when `take` has something, or at a time of the loop's clock: `silent` tells which. Await it at once."""
+        self.wake_at(at)
+        return self._expect()
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call `listener`, until there is another or none, whenever `take` has something and at the time of `wake_at`:
+        inside the call that reads it from the connection, so it must not raise."""
+        self._listener = listener
+
+    def wake_at(self, at: float) -> None:
+        """Wake whoever waits, or listens, at a time of the loop's clock, if nothing comes before."""
         # One timer for the whole answer; later than the running one is soon enough, as it looks at `_by` itself.
         self._by = at
         if self._timer is None or at < self._timer_at:
             self._set_timer(at)
-        return self._expect()
 
     def silent(self) -> bool:
         """Whether the time of the last `arrival` has passed; True once."""
@@ -138,17 +149,15 @@ class Response:
         return self._expect()
 
     def feed(self, data: bytes) -> bool:
-        """For the connection: bytes of the body; True when it may not read on for now."""
+        """For the connection: bytes of the body; True when it may not read on for now. `wake` follows."""
         self._pieces.append(data)
         self._size += len(data)
-        self.wake()
         return self._size > HELD_BYTES
 
     def finish(self, error: UpstreamError | None = None) -> None:
-        """For the connection: the end of the answer, or what became of it."""
+        """For the connection: the end of the answer, or what became of it. `wake` follows."""
         self._complete = True
         self._error = error
-        self.wake()
 
     @property
     def complete(self) -> bool:
@@ -157,7 +166,9 @@ class Response:
 
     def wake(self) -> None:
         """For the connection: whoever waits looks again."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._listener is not None:
+            self._listener()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _expect(self) -> asyncio.Future[None]:
@@ -172,7 +183,7 @@ class Response:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._waiter is None or self._waiter.done():
+        if self._listener is None and (self._waiter is None or self._waiter.done()):
             return  # the next wait sets it again
         if asyncio.get_running_loop().time() < self._by:
             self._set_timer(self._by)
@@ -285,6 +296,7 @@ class Connection(asyncio.Protocol):
                 response.finish(CutError("the connection was cut inside the answer"))
             else:
                 response.finish()
+            response.wake()
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -309,9 +321,11 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(response)
-            return
-        if self._head_bytes > MAX_HEAD_BYTES and not response.complete:
-            self._refuse(response)
+        else:
+            if self._head_bytes > MAX_HEAD_BYTES and not response.complete:
+                self._refuse(response)
+        # Once for all that one read brought, and not inside the parser: whoever is woken may give the connection back.
+        response.wake()
 
     # What the parser calls.
 
@@ -341,7 +355,6 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._framed = self._framed or status in (204, 304)
         response.status = status
-        response.wake()
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""

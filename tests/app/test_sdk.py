@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import openai
 import orjson
@@ -53,6 +53,9 @@ class Stream:
         if piece is None:
             raise StopAsyncIteration
         return piece
+
+    async def flow(self, write: Callable[[bytes], bool]) -> None:
+        raise AssertionError("the SDK reads by steps")
 
     async def aclose(self) -> None:
         self.closed.set()

@@ -12,7 +12,7 @@ import pytest
 from app.cache import epochs, flight
 from app.errors import ApiError
 from app.models import CachePolicy
-from app.pipeline import Reply
+from app.pipeline import ByteStream, Reply
 from app.settings import Settings
 from app.valkey import client
 from local.openai.server import Running, running
@@ -188,6 +188,33 @@ async def test_a_stream_too_long_to_share_is_said_to_be_over_elsewhere_and_read_
         await asyncio.gather(reading, return_exceptions=True)
     await fleet.settle()
     assert fleet.upstream.requests()[0]["outcome"] == "disconnected"
+
+
+async def test_somebody_who_joins_a_stream_while_it_flows_to_its_caller_hears_all_of_it(fleet: Fleet) -> None:
+    body = {"input": "What flows by?", "stream": True}
+    leader = await fleet.ask(0, body)
+    assert not isinstance(leader.body, bytes)
+    pieces: list[bytes] = []
+    flowing = asyncio.Event()
+
+    def write(piece: bytes) -> bool:
+        pieces.append(piece)
+        flowing.set()
+        return True
+
+    async def read(stream: ByteStream) -> None:
+        async for piece in stream:
+            pieces.append(piece)
+            await stream.flow(write)
+
+    reading = asyncio.create_task(read(leader.body))
+    await asyncio.wait_for(flowing.wait(), PATIENCE_SECONDS)
+    joined = await text(await fleet.ask(0, body))
+    await asyncio.wait_for(reading, PATIENCE_SECONDS)
+    assert b"".join(pieces) == joined
+    assert b"response.completed" in joined
+    await fleet.settle()
+    assert len(fleet.upstream.requests()) == 1
 
 
 async def test_a_stream_that_its_only_reader_leaves_is_free_to_be_asked_again(fleet: Fleet) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import orjson
 import pytest
@@ -39,9 +40,26 @@ class Under:
     meter: StreamMeter
     server: RawUpstream
     ends: list[StreamEnd]
+    flows: ClassVar[bool] = False
 
     async def read(self) -> bytes:
-        return b"".join([piece async for piece in self.stream])
+        pieces = []
+
+        def write(piece: bytes) -> bool:
+            pieces.append(piece)
+            return True
+
+        async for piece in self.stream:
+            pieces.append(piece)
+            if self.flows:
+                await self.stream.flow(write)
+        return b"".join(pieces)
+
+
+@pytest.fixture(params=[False, True], ids=["by steps", "flowing"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every promise is held on both ways to read a stream."""
+    monkeypatch.setattr(Under, "flows", request.param)
 
 
 @contextlib.asynccontextmanager
@@ -173,6 +191,50 @@ async def test_a_silence_is_filled_with_comments_that_are_no_events() -> None:
         goes_on.set()
         rest = await under.read()
     assert rest.replace(sse.HEARTBEAT, b"") == DONE
+
+
+async def test_what_flows_waits_where_its_reader_is_behind_and_goes_on_with_the_next() -> None:
+    async def drip(connection: Connection) -> None:
+        for piece in (DELTA, DELTA, DELTA, DONE):
+            await connection.say(piece)
+            await asyncio.sleep(0.01)
+
+    async with streaming(drip) as under:
+        taken: list[bytes] = []
+        written: list[bytes] = []
+
+        def write(piece: bytes) -> bool:
+            written.append(piece)
+            return False
+
+        async for piece in under.stream:
+            taken.append(piece)
+            before = len(written)
+            await under.stream.flow(write)
+            assert len(written) - before <= 1
+            taken += written[before:]
+        assert b"".join(taken) == DELTA * 3 + DONE
+        assert written
+
+
+async def test_what_cannot_be_written_ends_the_stream_and_nothing_else() -> None:
+    goes_on = asyncio.Event()
+
+    async def answer(connection: Connection) -> None:
+        await connection.say(DELTA)
+        await goes_on.wait()
+        await connection.say(DELTA)
+        await connection.gone.wait()
+
+    def broken(piece: bytes) -> bool:
+        raise ZeroDivisionError
+
+    async with streaming(answer) as under:
+        await anext(under.stream)
+        goes_on.set()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(under.stream.flow(broken), SECONDS)
+    assert [end.left_early for end in under.ends] == [True]
 
 
 async def test_comments_from_upstream_do_not_stretch_the_deadline() -> None:
