@@ -67,3 +67,29 @@ async def test_of_two_limits_the_one_that_passed_speaks() -> None:
         assert await inner() == "inner"
     with pytest.raises(TimeoutError), until(0), within(10):
         await asyncio.Event().wait()
+
+
+async def test_each_of_many_blocks_ends_at_its_own_time() -> None:
+    loop = asyncio.get_running_loop()
+    began, ended = loop.time(), []
+
+    async def work(seconds: float) -> None:
+        try:
+            with within(seconds):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            ended.append(seconds)
+            assert loop.time() - began >= seconds - 0.001
+
+    with within(60):  # the timer is set for this one first
+        await asyncio.gather(*(work(seconds) for seconds in (0.03, 0.01, 0.02)))
+    assert ended == [0.01, 0.02, 0.03]
+
+
+def test_loops_one_after_the_other_have_each_their_own_timer() -> None:
+    async def work() -> None:
+        with pytest.raises(TimeoutError), within(0.01):
+            await asyncio.Event().wait()
+
+    for _ in range(2):
+        asyncio.run(work())
