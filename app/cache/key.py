@@ -64,11 +64,10 @@ def canonical(endpoint: str, document: Mapping[str, Any]) -> bytes:
 
 def question_key(tenant: str, *parts: bytes) -> str:
     """The Valkey key of a question. The tenant stands in it in clear, so that its entries can be found and removed."""
-    digest = hashlib.sha256(tenant.encode())
+    pieces = [tenant.encode()]
     for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))  # with lengths, so that no two splits of the same bytes collide
-        digest.update(part)
-    return f"cache:{FORMAT}:{tenant}:{{{digest.hexdigest()}}}"
+        pieces += len(part).to_bytes(8, "big"), part  # with lengths, so that no two splits of the same bytes collide
+    return f"cache:{FORMAT}:{tenant}:{{{hashlib.sha256(b''.join(pieces)).hexdigest()}}}"
 
 
 def fingerprint(body: bytes) -> str:

@@ -44,11 +44,9 @@ class Place:
     def at(self, stamp: str) -> str:
         """The key of the answer for these epochs."""
         if not self.key or stamp != self.stamp:
-            form = b"stream" if self.stream else b"whole"
-            depends = "\0".join(self.fields)
-            self.key = question_key(
-                self.tenant, self.path.encode(), form, self.question, depends.encode(), stamp.encode()
-            )
+            form = f"{self.path}\0stream" if self.stream else f"{self.path}\0whole"
+            depends = "\0".join([*self.fields, stamp])  # no path and no stamp holds a NUL
+            self.key = question_key(self.tenant, form.encode(), self.question, depends.encode())
             self.stamp = stamp
         return self.key
 

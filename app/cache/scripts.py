@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.valkey.client import Script
 
-FORMAT = "4"  # of keys and values: a new one makes every old entry a miss
+FORMAT = "5"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"
 EVENTS = "cache:{epochs}:events"
 REPLICAS = "cache:{epochs}:replicas"
@@ -114,7 +114,7 @@ return 0
 
 # A question's key is a hash: `v` the answer, `t` and `o` the token and the replica of who asks OpenAI just now, `b` the
 # request's fingerprint, `j` = another replica waits, `d` = over without an answer to keep, `f` = what there is instead.
-# The second key is the text of a stream so far.
+# It has one of `v` and `t`, or both. The second key is the text of a stream so far: CLAIM and KEEP get it for a stream.
 
 CLAIM = Script(
     """
@@ -126,10 +126,14 @@ if busy then
   redis.call('HSET', KEYS[1], 'j', '1')
   return {'busy', found[2], found[3], found[4] or ''}
 end
-redis.call('HDEL', KEYS[1], 'd', 'f', 'j')
-redis.call('DEL', KEYS[2])
+local lasts = -1
+if found[1] or found[2] then
+  redis.call('HDEL', KEYS[1], 'd', 'f', 'j')
+  lasts = redis.call('PTTL', KEYS[1])
+end
+if KEYS[2] then redis.call('DEL', KEYS[2]) end
 redis.call('HSET', KEYS[1], 't', ARGV[1], 'o', ARGV[2], 'b', ARGV[4])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+if lasts < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return {'lead'}
 """
 )
@@ -151,7 +155,7 @@ KEEP = Script(
 -- token, answer, milliseconds, fingerprint: nothing when another asks by now
 local token = redis.call('HGET', KEYS[1], 't')
 if token and token ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', unpack(KEYS))
 redis.call('HSET', KEYS[1], 'v', ARGV[2], 'b', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1

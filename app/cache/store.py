@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.cache.entry import MAX_BODY_BYTES, Entry, decode, encode
 from app.cache.scripts import CLAIM, FOLLOW, INBOX_SECONDS, KEEP, PUBLISH, RELEASE, TAKE_OVER, TELL, inbox
-from app.valkey.client import ValkeyAwayError
+from app.valkey.client import Asked, ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.cache.place import Place
@@ -41,16 +41,23 @@ class Store:
 
     async def claim(self, place: Place, token: str, milliseconds: int, *, anew: bool = False) -> Claim:
         """The answer, or who asks for it, or the right to ask; `anew` asks although there is an answer."""
-        key, keys = place.key, _keys(place)
+        return await self.claimed(place, token, self.ask(place, token, milliseconds, anew=anew))
+
+    def ask(self, place: Place, token: str, milliseconds: int, *, anew: bool = False) -> Asked:
+        """The first half of `claim`, for who has other work to do before it waits."""
         arguments = (token, self._replica, milliseconds, place.fingerprint, int(anew))
-        answer = await CLAIM.call(self._valkey, keys, *arguments)
+        return self._valkey.ask(CLAIM.command(_keys(place), *arguments))
+
+    async def claimed(self, place: Place, token: str, asked: Asked) -> Claim:
+        """The second half of `claim`."""
+        answer = await self._valkey.answer(asked)
         if answer[0] == b"answer":
-            entry = decode(key, answer[1])
+            entry = decode(place.key, answer[1])
             if entry is not None:
                 return Claim(entry, fingerprint=answer[2].decode())
             # Damaged, or put there by somebody else: as good as nothing.
-            await self._valkey.call("DEL", key)
-            answer = await CLAIM.call(self._valkey, keys, *arguments)
+            await self._valkey.call("DEL", place.key)
+            answer = await self._valkey.answer(self._valkey.ask(asked[0]))
             if answer[0] == b"answer":
                 raise ValkeyAwayError("a damaged answer came back")
         if answer[0] == b"busy":
@@ -59,12 +66,12 @@ class Store:
 
     async def take_over(self, place: Place, dead: str, token: str, milliseconds: int) -> bool:
         """Ask in the place of a dead replica; False when another one does already."""
-        answer = await TAKE_OVER.call(self._valkey, _keys(place), dead, token, self._replica, milliseconds)
+        answer = await TAKE_OVER.call(self._valkey, _both(place), dead, token, self._replica, milliseconds)
         return bool(answer == 1)
 
     async def follow(self, place: Place, token: str, read: int) -> Claim:
         """What came of the claim `token`, or who has it now; with the text after the first `read` bytes."""
-        answer = await FOLLOW.call(self._valkey, _keys(place), token, read)
+        answer = await FOLLOW.call(self._valkey, _both(place), token, read)
         what = answer[0]
         if what == b"answer":
             entry = decode(place.key, answer[1])
@@ -79,7 +86,7 @@ class Store:
     def keep(self, place: Place, token: str, entry: Entry) -> None:
         """Store an answer and end the claim, waiting for nothing; not when another replica has the claim by now."""
         if len(entry.body) > MAX_BODY_BYTES:
-            RELEASE.post(self._valkey, _keys(place), token, b"", BORROWED_MILLISECONDS)
+            RELEASE.post(self._valkey, _both(place), token, b"", BORROWED_MILLISECONDS)
             return
         milliseconds = int(1000 * (entry.fresh_seconds + entry.stale_seconds + entry.spare_seconds))
         value = encode(place.key, entry)
@@ -88,7 +95,7 @@ class Store:
     async def release(self, place: Place, token: str, borrowed: Entry | None) -> None:
         """End the claim without an answer to keep; those who wait get `borrowed`, or ask themselves."""
         value = encode(place.key, borrowed) if borrowed and len(borrowed.body) <= MAX_BODY_BYTES else b""
-        await RELEASE.call(self._valkey, _keys(place), token, value, BORROWED_MILLISECONDS)
+        await RELEASE.call(self._valkey, _both(place), token, value, BORROWED_MILLISECONDS)
 
     async def publish(self, place_key: str, token: str, text: bytes) -> bool:
         """Add to the text of a stream for those who follow it; False when the claim is lost."""
@@ -103,5 +110,10 @@ class Store:
 TEXT = ":text"
 
 
-def _keys(place: Place) -> tuple[str, str]:
+def _keys(place: Place) -> tuple[str, ...]:
+    """A whole answer has no text that grows."""
+    return _both(place) if place.stream else (place.key,)
+
+
+def _both(place: Place) -> tuple[str, str]:
     return place.key, place.key + TEXT

@@ -39,6 +39,9 @@ class ValkeyRefusedError(ValkeyAwayError):
         self.code = code
 
 
+Asked = tuple[Command, asyncio.Future[Any] | None]
+"""A command, and the answer to come when it was sent."""
+
 _sources: dict[str, str] = {}
 """Of every script, by its hash."""
 
@@ -60,6 +63,10 @@ class Script:
         except NoScriptError:  # a server that took over, or was flushed, since the scripts were sent
             return await client.eval(self.source, 1, key, *arguments)
 
+    def command(self, keys: Sequence[str], *arguments: Part) -> Command:
+        """What runs it for keys of one hash slot."""
+        return ("EVALSHA", self._hash, len(keys), *keys, *arguments)
+
     def call(self, valkey: Valkey, keys: Sequence[str], *arguments: Part) -> Coroutine[Any, Any, Any]:
         """The script's answer for keys of one hash slot, on the connection that all share; raises ValkeyAwayError."""
         return valkey.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
@@ -79,6 +86,7 @@ class Valkey:
     def __init__(self, settings: Settings, aws: Aws, *, max_connections: int, scripts: Sequence[Script] = ()) -> None:
         """`scripts` are sent with each new connection to a server, so that an operation is one round trip."""
         self._settings = settings
+        self._clustered = settings.cache_mode == "cluster"
         self._scripts = scripts
         self._aws = aws
         self._max_connections = max_connections
@@ -138,11 +146,23 @@ class Valkey:
         and what is called in one turn of the event loop leaves in one write. While a slot moves to another node the
         answer comes by way of redis-py and in its form (True for OK).
         """
+        return await self.answer(self.ask(command))
+
+    def ask(self, command: Command) -> Asked:
+        """The first half of `call`, for who has other work to do before it waits; raises ValkeyAwayError."""
         lane = self._lane(command)
-        if lane is None:
+        try:
+            return command, None if lane is None else lane.send(command)
+        except (LaneFullError, OSError) as error:
+            raise ValkeyAwayError("Valkey is away") from error
+
+    async def answer(self, asked: Asked) -> Any:
+        """The second half of `call`."""
+        command, sent = asked
+        if sent is None:
             return await self._by_client(command)
         try:
-            return await lane.send(command)
+            return await sent
         except ReplyError as error:
             if error.moved:
                 return await self._by_client(command)
@@ -153,7 +173,7 @@ class Valkey:
             if error.away:
                 self._pause(error)
             raise ValkeyRefusedError(error.code) from error
-        except (LaneFullError, OSError) as error:  # a lane that was lost has begun the pause already
+        except OSError as error:  # a lane that was lost has begun the pause already
             raise ValkeyAwayError("Valkey is away") from error
 
     def post(self, *command: Part) -> None:
@@ -161,12 +181,14 @@ class Valkey:
 
         It costs no task, and `stop` waits for it.
         """
-        with contextlib.suppress(ValkeyAwayError, LaneFullError, OSError):
+        try:
             lane = self._lane(command)
             if lane is None:
                 self._post_slowly(command)
             else:
                 lane.post(command, self._refused)
+        except (ValkeyAwayError, LaneFullError, OSError):
+            return
 
     async def stop(self) -> None:
         """Close every connection; operations fail from now on. Safe to call twice."""
@@ -181,9 +203,11 @@ class Valkey:
 
     def _lane(self, command: Command) -> Lane | None:
         """The lane to the node that holds the command's key; None when there is none yet."""
-        client = self.client
-        if self._settings.cache_mode != "cluster":
+        if not self._reachable:
+            raise ValkeyAwayError("Valkey is away")
+        if not self._clustered:
             return self._lanes.get(_SINGLE)
+        client = self._client
         try:
             node = client.get_node_from_key(command[3 if command[0] in ("EVALSHA", "EVAL") else 1])
         except Exception as error:  # no node holds that slot by redis-py's map: a pause brings another map
@@ -244,7 +268,7 @@ class Valkey:
 
     async def _open_all(self) -> None:
         settings = self._settings
-        if settings.cache_mode == "cluster":
+        if self._clustered:
             nodes = [(node.name, node.host, node.port) for node in self._client.get_primaries()]
         else:
             nodes = [(_SINGLE, settings.cache_host, settings.cache_port)]
@@ -345,7 +369,7 @@ class Valkey:
                 "ssl_check_hostname": True,
                 "credential_provider": token_provider(settings, self._aws),
             }
-        if settings.cache_mode == "cluster":
+        if self._clustered:
             return await RedisCluster(**options).initialize()
         return Redis(**options)
 

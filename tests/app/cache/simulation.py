@@ -196,6 +196,12 @@ class _Valkey:
     async def call(self, *parts: Any) -> Any:
         return await Command(parts)
 
+    def ask(self, command: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
+        return command, None
+
+    async def answer(self, asked: tuple[tuple[Any, ...], None]) -> Any:
+        return await Command(asked[0])
+
     def post(self, *parts: Any) -> None:
         self.posted.append(parts)
 

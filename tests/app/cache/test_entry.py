@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import orjson
 import pytest
 from hypothesis import given
@@ -36,7 +38,7 @@ def test_a_value_under_another_key_is_a_miss() -> None:
     assert decode("other", encode("k", ANSWER)) is None
 
 
-GOOD = orjson.loads(orjson.dumps({name: getattr(ANSWER, name) for name in entry._META}))
+GOOD = {name: value for name, value in asdict(ANSWER).items() if name != "body"}
 
 
 @pytest.mark.parametrize(
