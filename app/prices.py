@@ -6,8 +6,8 @@ import datetime
 import functools
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ class Usage:
     reasoning_tokens: int = 0
     """Of the output."""
 
+    @property
+    def sane(self) -> bool:
+        """Whether these can be counts: none below zero, and no part more than the whole."""
+        return (
+            self.output_tokens >= 0
+            and self.cached_tokens >= 0
+            and self.cache_write_tokens >= 0
+            and self.cached_tokens + self.cache_write_tokens <= self.input_tokens
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -58,6 +68,11 @@ class Rates:
     cached_input: int
     cache_write: int
     output: int
+    dearest_input: int = field(init=False)
+    """Of the three rates of input: each request is reserved at it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest_input", max(self.input, self.cached_input, self.cache_write))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,11 @@ class Price:
     """Of these rates: more than 100 for a regional host."""
     version: str = ""
     """Of the price file."""
+    dearest_input: int = field(init=False)
+    """Of the three rates of input: each request is reserved at it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest_input", max(self.input, self.cached_input, self.cache_write))
 
     def rates(self, input_tokens: int) -> Price | Rates:
         """The rates of a request with so much input: more than the line reprices all of it."""
@@ -82,26 +102,24 @@ class Price:
 
     def cost_pico(self, usage: Usage) -> int:
         """What the usage costs, in pico-dollars, rounded up; never negative, whatever the usage claims."""
-        total = max(0, usage.input_tokens)
-        cached = min(max(0, usage.cached_tokens), total)
-        written = min(max(0, usage.cache_write_tokens), total - cached)
-        rates = self.rates(total)
-        input_cost = (
-            (total - cached - written) * rates.input + cached * rates.cached_input + written * rates.cache_write
-        )
-        cost = input_cost + max(0, usage.output_tokens) * rates.output
+        total, cached, written = usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens
+        output = usage.output_tokens
+        if not usage.sane:
+            total, output = max(0, total), max(0, output)
+            cached = min(max(0, cached), total)
+            written = min(max(0, written), total - cached)
+        rates = self if self.long is None else self.rates(total)
+        cost = (total - cached - written) * rates.input + output * rates.output
+        if cached or written:
+            cost += cached * rates.cached_input + written * rates.cache_write
         return cost if self.percent == 100 else -(-cost * self.percent // 100)
 
     def worst_pico(self, input_tokens: int, output_tokens: int) -> int:
         """The most that a call of at most so many tokens costs, however its input is cached."""
-        rates: Iterable[Price | Rates] = (self,)
+        cost = input_tokens * self.dearest_input + output_tokens * self.output
         if self.long is not None and input_tokens > self.above:
-            rates = (self, self.long)
-        cost = max(
-            input_tokens * max(each.input, each.cached_input, each.cache_write) + output_tokens * each.output
-            for each in rates
-        )
-        return -(-cost * self.percent // 100)
+            cost = max(cost, input_tokens * self.long.dearest_input + output_tokens * self.long.output)
+        return cost if self.percent == 100 else -(-cost * self.percent // 100)
 
 
 class Tariff:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.ledger.entries import MAX_ENTRIES, Entry, Kept, Page, sequence
+from app.ledger.entries import MAX_ENTRIES, MAX_OPEN, Entry, Kept, Page, sequence
 from app.ledger.lease import Lease, State
 
 ORG = "org"
@@ -122,7 +122,10 @@ class Book:
         for lease in leases:
             if lease.committed + worst > lease.line:
                 return None
-        return self.force(leases, worst, payer, id_)
+        for lease in leases:
+            lease.committed += worst
+        hold = self.holds[id_] = Hold(leases, worst, payer, id_)
+        return hold
 
     def force(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> Hold:
         """Reserve without looking: for facts, which are never refused."""
@@ -131,18 +134,20 @@ class Book:
         hold = self.holds[id_] = Hold(leases, worst, payer, id_)
         return hold
 
-    def settle(self, hold: Hold, entry: Entry) -> bool:
-        """Put what an attempt cost in place of what was reserved for it; False when it was settled before."""
+    def settle(self, hold: Hold, entry: Entry) -> int:
+        """Put what an attempt cost in place of what was reserved for it; returns how many entries wait for a page then,
+        0 when this one was settled before."""
         if hold.settled:
-            return False
+            return 0
         hold.settled = True
         self.holds.pop(hold.id, None)
-        more = entry.pico - hold.worst
-        for lease in hold.leases:
+        pico, leases, entries = entry.pico, hold.leases, self._entries
+        more = pico - hold.worst
+        for lease in leases:
             lease.committed += more
-            lease.total += entry.pico
-        self._entries.append((entry, hold.leases))
-        return True
+            lease.total += pico
+        entries.append((entry, leases))
+        return len(entries)
 
     def release(self, hold: Hold) -> None:
         """Give back what was reserved for an attempt that was never made."""
@@ -186,16 +191,19 @@ class Book:
         """The page to write next: the same one until it is `filed`."""
         if self._page is None and (self._entries or self._kept):
             taken = [self._entries.popleft() for _ in range(min(len(self._entries), MAX_ENTRIES))]
-            charged: dict[Lease, int] = {}
+            sums: dict[tuple[Lease, ...], int] = {}
             for entry, leases in taken:
+                sums[leases] = sums.get(leases, 0) + entry.pico
+            charged: dict[Lease, int] = {}
+            for leases, pico in sums.items():
                 for lease in leases:
-                    charged[lease] = charged.get(lease, 0) + entry.pico
+                    charged[lease] = charged.get(lease, 0) + pico
             self._number += 1
             self._charged = charged
             self._page = Page(
                 self.boot,
                 sequence(at, self._number),
-                (*(entry for entry, _ in taken), *self._counted(MAX_ENTRIES - len(taken))),
+                (*[entry for entry, _ in taken], *self._counted(MAX_ENTRIES - len(taken))),
                 tuple((lease.scope, lease.window, lease.handle, pico) for lease, pico in charged.items()),
                 tuple((hold.id, hold.payer.tenant, hold.payer.model, hold.worst) for hold in self._in_flight()),
             )
@@ -221,4 +229,4 @@ class Book:
         return [kept.entry(count.id, count.at, count.number) for kept, count in taken]
 
     def _in_flight(self) -> Sequence[Hold]:
-        return list(self.holds.values())[:MAX_ENTRIES]
+        return list(itertools.islice(self.holds.values(), MAX_OPEN))

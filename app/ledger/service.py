@@ -110,7 +110,7 @@ class Ledger(Keeper):
 
     def settle(self, hold: Hold, entry: Entry) -> None:
         """Put what an attempt cost in place of what was reserved for it. Only the first time counts."""
-        if self.book.settle(hold, entry):
+        if self.book.settle(hold, entry) > MAX_UNWRITTEN:
             self._bound_memory()
 
     def release(self, hold: Hold) -> None:

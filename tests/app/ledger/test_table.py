@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.aws import Aws
-from app.ledger.entries import Entry, Page, pack, sequence, unpack
+from app.ledger.entries import MAX_ENTRIES, MAX_OPEN, MAX_TEXT, MAX_TIER, Entry, Page, pack, sequence, unpack
 from app.ledger.item import (
     UNBOUNDED_PICO,
     Bump,
@@ -111,17 +111,41 @@ ENTRIES = st.builds(
 )
 
 
-@given(st.lists(ENTRIES, max_size=5))
-def test_a_page_comes_back_as_it_was_whatever_is_in_it(entries: list[Entry]) -> None:
-    page = Page("b", "s", tuple(entries), (("org", "M2026-11", "b.1", 10**30),), (("r", "t", "m", 10**25),))
+@given(st.lists(ENTRIES, max_size=5), st.integers(1, 8))
+def test_a_page_comes_back_as_it_was_whatever_is_in_it(entries: list[Entry], times: int) -> None:
+    page = Page("b", "s", tuple(entries * times), (("org", "M2026-11", "b.1", 10**30),), (("r", "t", "m", 10**25),))
     assert unpack("b", "s", pack(page)) == page
 
 
-def test_a_page_of_before_answers_were_counted_is_still_read() -> None:
-    page = Page("b", "s", (entry("one"),), (), ())
-    entries, leases, flying = orjson.loads(zlib.decompress(pack(page)))
-    before = zlib.compress(orjson.dumps([[row[:-1] for row in entries], leases, flying]))
-    assert unpack("b", "s", before) == page
+@pytest.mark.parametrize("fields", [len(Entry._fields), len(Entry._fields) - 1])
+def test_a_page_of_before_there_were_columns_or_counts_is_still_read(fields: int) -> None:
+    leases, flying = (("org", "M2026-11", "b.1", 10**30),), (("r", "t", "m", 10**25),)
+    row = [str(value) if type(value) is int else value for value in entry("one", 10**20)]
+    row[-1] = 1
+    before = [[row[:fields]], *([[*each[:3], str(each[3])] for each in some] for some in (leases, flying))]
+    assert unpack("b", "s", zlib.compress(orjson.dumps(before))) == Page(
+        "b", "s", (entry("one", 10**20),), leases, flying
+    )
+
+
+def test_a_full_page_fits_into_an_item_whatever_openai_says() -> None:
+    def noise(characters: int) -> str:
+        return secrets.token_urlsafe(characters)[:characters]
+
+    def odd() -> Entry:
+        name, at, count = f"req_{secrets.token_hex(16)}.1", secrets.randbits(40) / 64, secrets.randbits(20)
+        who, served, upstream = (noise(63), noise(12), noise(40), "fast"), noise(MAX_TEXT), noise(MAX_TEXT)
+        spent = (count, count // 3, count // 5, count // 7, count // 11)
+        return Entry(name, at, *who, served, noise(MAX_TIER), *spent, "2026-11-22", count**3, "ok", upstream)
+
+    entries = tuple(odd() for _ in range(MAX_ENTRIES))
+    leases = tuple(
+        (scope, "M2026-11", f"{'b' * 12}.{number}", one.pico)
+        for number, one in enumerate(entries)
+        for scope in (f"tenant:{one.tenant}", f"key:{one.key}")
+    )
+    flying = tuple((f"req_{secrets.token_hex(16)}.1", noise(63), "gpt-6-luna", 10**12) for _ in range(MAX_OPEN))
+    assert len(pack(Page("b", "s", entries, leases, flying))) < 400_000 - 1_000
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", pack(Page("b", "s", (), (), ()))[:-3]])
