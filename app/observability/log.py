@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -54,16 +54,12 @@ def setup(level: str) -> None:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def request_line(names: Iterable[str], values: Iterable[Any]) -> None:
-    """Write the one line about a finished request, a value for each name. Values that are None are left out.
+def request_line(fields: Mapping[str, Any]) -> None:
+    """Write the one line about a finished request.
 
     Never the prompt or the answer: they are the tenant's. Names and units: see the README's table of log fields.
     """
-    given: dict[str, Any] = {"time": _timestamp(time.time()), "level": "info", "event": "request"}
-    for name, value in zip(names, values, strict=True):
-        if value is not None:
-            given[name] = value  # noqa: PERF403 - a comprehension makes another dictionary, which takes twice as long
-    write_line(_line(given))
+    write_line(_line({"time": _timestamp(time.time()), "level": "info", "event": "request", **fields}))
 
 
 def write_line(line: str) -> None:
@@ -138,14 +134,14 @@ def _line(given: dict[str, Any]) -> str:
 
 
 def _marked(line: bytes) -> bool:
-    # One by one: a loop or a pattern over the same takes several times as long, for each request.
+    # One by one: a loop or a pattern over the same takes several times as long, for each request. And a character that
+    # is rare in a line first: to look for one costs a tenth of what a word does.
     return (
         b"sk-" in line
         or b"prodkit_" in line
-        or b"AKIA" in line
-        or b"ASIA" in line
-        or b"X-Amz-S" in line
-        or b"bearer " in line.lower()
+        or (b"I" in line and (b"AKIA" in line or b"ASIA" in line))
+        or (b"X" in line and b"X-Amz-S" in line)
+        or (b" " in line and b"bearer " in line.lower())
     )
 
 
