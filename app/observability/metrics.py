@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from math import log
 from typing import TYPE_CHECKING
 
 import orjson
@@ -154,8 +154,19 @@ ALWAYS = (REQUESTS, CALLER_ERRORS, UPSTREAM_ERRORS, INTERNAL_ERRORS, SPEND_USD)
 
 MAX_VALUES = 100  # of one metric in one document, CloudWatch's bound
 BIN_RATIO = 1.1  # neighbouring bins differ by 10 %: CloudWatch's own percentile resolution
-_PER_LOG = 1 / math.log(BIN_RATIO)
+_PER_LOG = 1 / log(BIN_RATIO)
 """Bin of a value: its logarithm times this; everything up to 1 (a millisecond) is bin 0."""
+
+
+class Distribution:
+    """Measurements of one metric in one interval."""
+
+    __slots__ = ("bins", "total")
+
+    def __init__(self) -> None:
+        self.bins: dict[int, int] = {}
+        """How many fell into each bin."""
+        self.total = 0.0
 
 
 class Metrics:
@@ -178,8 +189,7 @@ class Metrics:
         self._wall_clock = wall_clock
         self._meter_alive = meter_alive
         self._counts: dict[str, float] = dict.fromkeys(ALWAYS, 0)
-        self._bins: dict[str, Counter[int]] = {}
-        self._sums: dict[str, float] = {}
+        self._seen: dict[str, Distribution] = {}
         self._in_flight = 0
         self._in_flight_seconds = 0.0
         self._interval_start = self._changed = clock()
@@ -206,17 +216,19 @@ class Metrics:
 
     def observe(self, name: str, value: float) -> None:
         """Add one measurement in the metric's unit to a distribution; raises KeyError for any other name."""
-        bins = self._bins.get(name)
-        if bins is None:
+        seen = self._seen.get(name)
+        if seen is None:
             if name not in DISTRIBUTIONS:
                 raise KeyError(name)
-            bins, self._sums[name] = self._bins.setdefault(name, Counter()), 0.0
-        if value <= 1:
-            bins[0] += 1
-            self._sums[name] += max(value, 0.0)
-            return
-        bins[round(math.log(value) * _PER_LOG)] += 1
-        self._sums[name] += value
+            seen = self._seen[name] = Distribution()
+        if value > 1:
+            number = int(log(value) * _PER_LOG + 0.5)
+            seen.total += value
+        else:
+            number = 0
+            seen.total += max(value, 0.0)
+        bins = seen.bins
+        bins[number] = bins.get(number, 0) + 1
 
     def start(self) -> None:
         """A request begins. Each start needs one `finish`."""
@@ -252,9 +264,9 @@ class Metrics:
         if self._meter_alive():
             values[METER_HEARTBEAT] = 1
         values |= self.gauges()
-        values |= {name: _distribution(bins, self._sums[name]) for name, bins in self._bins.items()}
+        values |= {name: _distribution(seen) for name, seen in self._seen.items()}
         self._counts = dict.fromkeys(self._counts, 0)
-        self._bins, self._sums = {}, {}
+        self._seen = {}
         self._in_flight_seconds, self._interval_start = 0.0, now
         self._write(_document(self._identity, values, self._wall_clock()))
 
@@ -309,14 +321,15 @@ def _document(identity: Mapping[str, str], values: Mapping[str, object], now: fl
     return orjson.dumps({"_aws": header, **identity, **values}).decode()
 
 
-def _distribution(bins: Counter[int], total: float) -> dict[str, object]:
+def _distribution(seen: Distribution) -> dict[str, object]:
     """EMF's form of many values: at most MAX_VALUES values with how often each was seen."""
+    bins = seen.bins
     width = 1
     while len({index // width for index in bins}) > MAX_VALUES:
         width *= 2
     merged: Counter[int] = Counter()
-    for index, seen in bins.items():
-        merged[index // width] += seen
+    for index, times in bins.items():
+        merged[index // width] += times
     ordered = sorted(merged)
     values = [round(BIN_RATIO ** ((index + 0.5) * width - 0.5), 3) for index in ordered]
     counts = [merged[index] for index in ordered]
@@ -326,5 +339,5 @@ def _distribution(bins: Counter[int], total: float) -> dict[str, object]:
         "Min": values[0],
         "Max": values[-1],
         "Count": sum(counts),
-        "Sum": round(total, 3),
+        "Sum": round(seen.total, 3),
     }

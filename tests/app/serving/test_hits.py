@@ -122,8 +122,8 @@ async def test_both_ways_give_the_same_answer_line_metrics_and_count(
             before = dict(metrics._counts)
             answer = caller.at_once(request) if at_once else await caller.answers(request, at_once=False)
             [line] = lines(capsys)
-            observed = {name: sum(bins.values()) for name, bins in metrics._bins.items()}
-            metrics._bins.clear()
+            observed = {name: sum(each.bins.values()) for name, each in metrics._seen.items()}
+            metrics._seen.clear()
             counted = {name: value - before.get(name, 0) for name, value in metrics._counts.items()}
             seen.append((*read(answer), line, counted, observed))
         (status, headers, body, line, counts, bins), slow = seen
