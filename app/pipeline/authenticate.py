@@ -30,7 +30,11 @@ def known_identity(authorization: str | None, keys: KeyStore) -> Identity | None
 
 
 def _presented(authorization: str | None) -> str:
-    scheme, _, presented = (authorization or "").strip().partition(" ")
+    if authorization is None:
+        return ""
+    if authorization.startswith("Bearer "):  # as every client sends it
+        return authorization[7:].strip()
+    scheme, _, presented = authorization.strip().partition(" ")
     return presented.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError
 from app.model_document import KINDS
-from app.pipeline.authenticate import authenticate
+from app.pipeline.authenticate import authenticate, known_identity
 from app.pipeline.bound import check_size
 from app.pipeline.endpoints import ENDPOINTS, SERVED
 from app.pipeline.messages import ByteStream, Call, Reply
@@ -60,7 +60,10 @@ class V1:
         path: str = scope["path"]
         check_route(path, scope["method"])
         headers = Headers(scope["headers"])
-        record.identity = await authenticate(headers.get("authorization"), services.keys)
+        authorization = headers.get("authorization")
+        record.identity = known_identity(authorization, services.keys) or await authenticate(
+            authorization, services.keys
+        )
         if path.startswith(DEFERRED_PATH):
             await self._deferred(send, scope["method"], path.removeprefix(DEFERRED_PATH), record)
             return
@@ -121,6 +124,17 @@ def new_request_id() -> str:
     return f"req_{getrandbits(128):032x}"  # a name, not a secret; seeded by the system for each process
 
 
+class _Encoded(dict[str, bytes]):
+    """Names of headers as they come, each encoded once. They are asked for by this program alone, so they are few."""
+
+    def __missing__(self, name: str) -> bytes:
+        encoded = self[name] = name.encode("latin-1")
+        return encoded
+
+
+_ENCODED = _Encoded()
+
+
 class Headers(Mapping[str, str]):
     """A request's headers by their names in lower case; only what is asked for is decoded."""
 
@@ -131,11 +145,11 @@ class Headers(Mapping[str, str]):
         self._raw = dict(raw)
 
     def __getitem__(self, name: str) -> str:
-        return self._raw[name.encode("latin-1")].decode("latin-1")
+        return self._raw[_ENCODED[name]].decode("latin-1")
 
     def get(self, name: str, default: Any = None) -> Any:
         """As a mapping's; its own would raise and catch an error for each that is missing."""
-        value = self._raw.get(name.encode("latin-1"))
+        value = self._raw.get(_ENCODED[name])
         return default if value is None else value.decode("latin-1")
 
     def __contains__(self, name: object) -> bool:
