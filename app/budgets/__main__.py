@@ -14,7 +14,7 @@ from typing import Any
 from app.aws import Aws, error_code
 from app.budgets import holds, limits
 from app.budgets.scope import described, scope_of
-from app.ledger import Ledger
+from app.ledger import Default, Ledger
 from app.ledger.table import LedgerTable
 from app.prices import usd
 
@@ -48,14 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _set(aws: Aws, options: argparse.Namespace) -> str:
-    scope = scope_of(options.scope)
-    pico = None if options.usd == limits.NO_LIMIT else limits.pico_of(options.usd)
+    scope, span = scope_of(options.scope), limits.SPANS[options.span]
+    if (options.usd is None) is not options.default:
+        raise ValueError("say how many dollars, or none, or --default: one of them")
     holds.check_words(options.by, options.why)
-    limit = f"{described(scope)} may spend {'without a limit' if pico is None else usd(pico)} each {options.span}"
+    said = {"by": options.by, "why": options.why}
+    if options.default:
+        limit = f"{described(scope)} may spend what the stack's settings say each {options.span}"
+        if not options.dry_run:
+            # What that is they know who serve; each looks for changes of limits.
+            asyncio.run(LedgerTable(aws, options.ledger_table).set_standing(scope, span, Default.LIMIT, **said))
+    else:
+        pico = None if options.usd == limits.NO_LIMIT else limits.pico_of(options.usd)
+        limit = f"{described(scope)} may spend {'without a limit' if pico is None else usd(pico)} each {options.span}"
+        if not options.dry_run:
+            asyncio.run(Ledger(aws, options.ledger_table).set_limit(scope, span, pico, **said))
     if options.dry_run:
         return f"would set: {limit}"
-    ledger = Ledger(aws, options.ledger_table)
-    asyncio.run(ledger.set_limit(scope, limits.SPANS[options.span], pico, by=options.by, why=options.why))
     return f"{limit}, from this {options.span} on; what replicas have leased by now stays spendable"
 
 
@@ -137,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("show", parents=[shared], help="what is held, which scope is degraded, what each has spent")
     limit = verbs.add_parser("set", parents=[shared, change], help="set what a scope may spend, or take the limit away")
     limit.add_argument("span", choices=[*limits.SPANS], help="for each month or for each day")
-    limit.add_argument("usd", help=f"dollars such as 50 or 0.25, or `{limits.NO_LIMIT}`")
+    limit.add_argument("usd", nargs="?", help=f"dollars such as 50 or 0.25, or `{limits.NO_LIMIT}`")
+    limit.add_argument("--default", action="store_true", help="instead: go back to what the stack's settings say")
     verbs.add_parser("hold", parents=[shared, change], help="refuse a scope's requests on every replica within 2 s")
     verbs.add_parser("release", parents=[shared, change], help="let a scope spend again")
     log = verbs.add_parser("log", parents=[shared], help="who changed what, and why; newest first")

@@ -20,6 +20,8 @@ SPANS: Mapping[str, str] = {"month": MONTHLY, "day": DAILY}
 """What people call a kind of window, and what the ledger does."""
 USD_PATTERN = "[0-9]{1,11}([.][0-9]{1,12})?"
 NO_LIMIT = "none"
+DEFAULT = "default"
+"""As the log says it: the limit that the stack has where nobody set one."""
 MOST_SHOWN = 200
 _USD = re.compile(USD_PATTERN)
 
@@ -49,14 +51,13 @@ async def shown(table: LedgerTable, now: float) -> list[str]:
 
 async def changes(table: LedgerTable) -> list[Audit]:
     """Who set which limit and why."""
-    scopes = {scope for scope, _ in (await table.standing()).limits}
-    return [_audit(scope, change) for scope in scopes for change in await table.changes(scope)]
+    return [_audit(scope, change) for scope in await table.ever_limited() for change in await table.changes(scope)]
 
 
 def _audit(scope: str, change: Mapping[str, str]) -> Audit:
     kind = change["sk"].partition("#")[0]
     span = next(name for name, other in SPANS.items() if other == kind)
-    limit = usd(int(change["limit"])) if "limit" in change else NO_LIMIT
+    limit = usd(int(change["limit"])) if "limit" in change else DEFAULT if "default" in change else NO_LIMIT
     return Audit(moment(float(change["at"])), "set", scope, change["by"], change["why"], {span: limit})
 
 

@@ -8,12 +8,14 @@ from app.ledger.book import ORG, Hold, Payer, scopes_of
 from app.ledger.entries import Entry, Kept, Outcome
 from app.ledger.keeper import DAILY, MONTHLY
 from app.ledger.service import Account, Ledger, Place
+from app.ledger.table import Default
 
 __all__ = [
     "DAILY",
     "MONTHLY",
     "ORG",
     "Account",
+    "Default",
     "Entry",
     "Hold",
     "Kept",

@@ -144,13 +144,13 @@ class Keeper:
         item = await self.table.read(lease.scope, lease.window)
         if item is None:
             await self._know_limits(fresh=True)  # one that was set a moment ago holds from the first dollar on
-            item = await self.table.create(lease.scope, lease.window, self._wanted(lease))
-        if item.limit != self._wanted(lease):
-            item = await self._set_item_limit(lease.scope, lease.window, item, self._wanted(lease))
+            item = await self.table.create(lease.scope, lease.window, self._wanted(*lease.kind))
+        if item.limit != (wanted := self._wanted(*lease.kind)):
+            item = await self._set_item_limit(lease.scope, lease.window, item, wanted)
         lease.see(item)
 
-    def _wanted(self, lease: Lease) -> int:
-        limit = self.limit_of(lease.scope, lease.window[0])
+    def _wanted(self, scope: str, kind: str) -> int:
+        limit = self.limit_of(scope, kind)
         return UNBOUNDED_PICO if limit is None else limit
 
     async def _set_item_limit(self, scope: str, name: str, item: Item, limit: int) -> Item:
@@ -367,7 +367,9 @@ class Keeper:
             if self._standing.version < 0 or await self.table.limits_version() != self._standing.version:
                 self._standing = await self.table.standing()
                 self._lines.clear()  # a scope may have a daily window now
-                moved = [lease for lease in self.book.current.values() if lease.limit not in (0, self._wanted(lease))]
+                moved = [
+                    lease for lease in self.book.current.values() if lease.limit not in (0, self._wanted(*lease.kind))
+                ]
                 for failure in await in_turns(map(self._find, moved), WRITES_AT_ONCE):
                     if failure is not None:
                         raise failure

@@ -92,6 +92,11 @@ class Lease:
         self.refused_until = 0.0
 
     @property
+    def kind(self) -> tuple[str, str]:
+        """Of budget: its scope, and `M` or `D`."""
+        return self.scope, self.window[0]
+
+    @property
     def drained(self) -> bool:
         """Nothing is in flight and every entry is in a page."""
         return self.committed == self.total == self.filed

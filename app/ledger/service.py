@@ -15,7 +15,7 @@ from app.ledger.entries import Entry, Kept, shown
 from app.ledger.item import UNBOUNDED_PICO, Item, Op, SetAside, Use
 from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, SPANS, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import Lease, State
-from app.ledger.table import Refused, Write, in_turns
+from app.ledger.table import Default, Refused, Write, in_turns
 from app.ledger.watch import EMERGENCY_SECONDS
 
 log = logging.getLogger(__name__)
@@ -184,10 +184,13 @@ class Ledger(Keeper):
         try:
             await self._know_limits()
             item = await self.table.read(scope, running.name)
+            if item is not None and item.limit != self._wanted(scope, kind):
+                # Nobody leases of it, so nobody else looks: somebody went back to a default that he did not know.
+                await self._know_limits(fresh=True)
+                item = await self._set_item_limit(scope, running.name, item, self._wanted(scope, kind))
         except Exception as error:
             raise _away() from error
-        limit = self.limit_of(scope, kind)
-        found = item or Item(limit or UNBOUNDED_PICO, 0)
+        found = item or Item(self._wanted(scope, kind), 0)
         own = [lease for lease in self.book.leases if (lease.scope, lease.window) == (scope, running.name)]
         ahead = sum(lease.total - lease.published for lease in own if lease.state in (State.OPEN, State.LOST))
         return Account(
@@ -204,15 +207,16 @@ class Ledger(Keeper):
         """Pico-dollars the tenant has spent this month, with what this process has yet to write."""
         return (await self.account(f"tenant:{tenant}")).spent
 
-    async def set_limit(self, scope: str, kind: str, pico: int | None, *, by: str, why: str) -> None:
+    async def set_limit(self, scope: str, kind: str, pico: int | Default | None, *, by: str, why: str) -> None:
         """Set a scope's limit for this and all later windows of a kind; None takes it away. Audited.
 
-        What is leased at this moment stays spendable. Whoever sets it need not know the owner's zone: where one window
-        ends and another begins, both have the limit. Raises ValueError for a limit or a text out of bounds.
+        `Default.LIMIT` goes back to the one that this process was made with. What is leased at this moment stays
+        spendable. Whoever sets it need not know the owner's zone: where one window ends and another begins, both have
+        the limit. Raises ValueError for a limit or a text out of bounds.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is not a kind of window; choose one of {', '.join(KINDS)}")
-        if pico is not None and not 0 <= pico < UNBOUNDED_PICO:
+        if isinstance(pico, int) and not 0 <= pico < UNBOUNDED_PICO:
             raise ValueError(f"{pico} is not a limit from 0 to {UNBOUNDED_PICO - 1} pico-dollars")
         for name, text in (("by", by), ("why", why)):
             if not 1 <= len(text) <= MAX_TEXT:
@@ -223,7 +227,7 @@ class Ledger(Keeper):
         for name in {self._window(kind).name, *names_anywhere(SPANS[kind], self._wall_clock())}:
             item = await self.table.read(scope, name)
             if item is not None:
-                await self._set_item_limit(scope, name, item, UNBOUNDED_PICO if pico is None else pico)
+                await self._set_item_limit(scope, name, item, self._wanted(scope, kind))
 
     def alive(self) -> bool:
         """Whether what was spent up to ALIVE_SECONDS ago is in the ledger."""

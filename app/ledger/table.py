@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from enum import Enum
 from functools import partial
 from random import SystemRandom
 from typing import Any, NamedTuple
@@ -36,6 +37,12 @@ class Refused(NamedTuple):
     """The number of the step; None when it was one of the other writes."""
     item: Item | None
     """Of the step."""
+
+
+class Default(Enum):
+    """In place of a limit: the one that the stack has where nobody set one."""
+
+    LIMIT = "default"
 
 
 class Standing(NamedTuple):
@@ -222,19 +229,24 @@ class LedgerTable:
         return int(answer.get("Item", {}).get("n", {}).get("N", "0"))
 
     async def standing(self) -> Standing:
-        """Every limit that was set."""
+        """Every limit that is set."""
         version = await self.limits_version()
         limits: dict[tuple[str, str], int | None] = {}
-        async for item in self._query(LIMITS):
-            if item["sk"]["S"] != _VERSION:
-                kind, _, scope = item["sk"]["S"].partition("#")
+        async for scope, kind, item in self._rules():
+            if "default" not in item:
                 limits[scope, kind] = int(item["limit"]["N"]) if "limit" in item else None
         return Standing(version, limits)
 
-    async def set_standing(self, scope: str, kind: str, limit: int | None, by: str, why: str) -> None:
+    async def ever_limited(self) -> set[str]:
+        """Every scope of which somebody set a limit, whether it holds still or not."""
+        return {scope async for scope, _, _ in self._rules()}
+
+    async def set_standing(self, scope: str, kind: str, limit: int | Default | None, by: str, why: str) -> None:
         """Set a limit for this and all later windows, and note who did it and why."""
         now = self._wall_clock()
-        value = {} if limit is None else {"limit": {"N": str(limit)}}
+        value: dict[str, Any] = {"default": {"BOOL": True}} if limit is Default.LIMIT else {}
+        if isinstance(limit, int):
+            value = {"limit": {"N": str(limit)}}
         said = {"by": {"S": by}, "why": {"S": why}, "at": {"N": str(int(now))}, **value}
         await self._put({**_key(f"A#{scope}", f"{kind}#{now:020.6f}"), **said})
         await self._put({**_key(LIMITS, f"{kind}#{scope}"), **said})
@@ -245,6 +257,12 @@ class LedgerTable:
             UpdateExpression="ADD n :one",
             ExpressionAttributeValues={":one": {"N": "1"}},
         )
+
+    async def _rules(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        async for item in self._query(LIMITS):
+            if item["sk"]["S"] != _VERSION:
+                kind, _, scope = item["sk"]["S"].partition("#")
+                yield scope, kind, item
 
     async def changes(self, scope: str) -> list[dict[str, str]]:
         """Who changed the limits of a scope, and why, oldest first."""

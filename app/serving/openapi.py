@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.budgets.api import FIELDS
 from app.budgets.holds import MAX_WHY
 from app.budgets.limits import SPANS, USD_PATTERN
+from app.budgets.operate import FIELDS, WHY
 from app.budgets.policy import Rung
 from app.budgets.scope import PATTERN as SCOPE_PATTERN
 from app.cache.wishes import TAG_PATTERN
@@ -63,7 +63,14 @@ def document(models: Models) -> Json:
             "/documents/{document_id}": _one_document(),
             "/cache": {"delete": _invalidate()},
             "/budgets": {"get": _operation("What the tenant and the key may spend and have spent", _ref("BudgetList"))},
-            "/budgets/{scope}/{span}": {"put": _set_budget()},
+            "/budgets/{scope}/{span}": {
+                "put": _set_budget("What a scope may spend from now on; takes an operator's key", FIELDS),
+                "delete": _set_budget("Back to what the stack's settings say; takes an operator's key", WHY),
+            },
+            "/budgets/{scope}/hold": {
+                "put": _hold("Refuse what a scope asks, on every replica within 2 s; takes an operator's key"),
+                "delete": _hold("Let a scope spend again; takes an operator's key"),
+            },
             "/health/live": {"get": _probe("The process answers", 200)},
             "/health/ready": {"get": _probe("Whether requests should be sent here", 200, 503)},
             PATH: {"get": _probe("This document", 200)},
@@ -189,17 +196,22 @@ def _invalidate() -> Json:
     return {**_operation(summary, {JSON: gone}), "parameters": [_in_query("tag", tag)]}
 
 
-def _set_budget() -> Json:
-    # `why` has to be printable and to say something: here only ASCII is promised to pass.
-    why = {"type": "string", "maxLength": MAX_WHY, "pattern": "^[ -~]*[!-~][ -~]*$"}
-    body = _object({"limit_usd": {"type": ["string", "null"], "pattern": f"^{USD_PATTERN}$"}, "why": why}, *FIELDS)
+def _set_budget(summary: str, fields: Sequence[str]) -> Json:
+    limit: Json = {"limit_usd": {"type": ["string", "null"], "pattern": f"^{USD_PATTERN}$"}}
+    properties = {name: {**limit, "why": _WHY}[name] for name in fields}
+    return _change(summary, _ref("Budget"), properties, _in_path("span", {"enum": [*SPANS]}))
+
+
+def _hold(summary: str) -> Json:
+    return _change(summary, _ref("Hold"), {"why": _WHY})
+
+
+def _change(summary: str, answer: Mapping[str, Json], properties: Json, *parameters: Json) -> Json:
+    scope = _in_path("scope", {"type": "string", "pattern": f"^({SCOPE_PATTERN})$"})
     return {
-        **_operation("What a scope may spend from now on; takes an operator's key", _ref("Budget")),
-        "parameters": [
-            _in_path("scope", {"type": "string", "pattern": f"^({SCOPE_PATTERN})$"}),
-            _in_path("span", {"enum": [*SPANS]}),
-        ],
-        "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+        **_operation(summary, answer),
+        "parameters": [scope, *parameters],
+        "requestBody": {"required": True, "content": {JSON: {"schema": _object(properties, *properties)}}},
     }
 
 
@@ -218,6 +230,8 @@ def _operation(summary: str, answers: Mapping[str, Json], *, status: int = 200) 
 
 
 _ERROR = "#/components/schemas/Error"
+# It has to be printable and to say something: here only ASCII is promised to pass.
+_WHY: Json = {"type": "string", "maxLength": MAX_WHY, "pattern": "^[ -~]*[!-~][ -~]*$"}
 
 
 def _schemas() -> Json:
@@ -245,6 +259,8 @@ def _schemas() -> Json:
         for name in ("limit_pico", "spent_pico", "left_pico")
     }
     budget = {"scope": {"type": "string"}, "span": {"enum": [*SPANS]}, "window": {"type": "string"}, **pico}
+    hold = {"object": {"const": "hold"}, "scope": {"type": "string"}, "held": {"type": "boolean"}}
+    hold |= {name: {"type": "string"} for name in ("since", "by", "why")}
     waiting = {"id": {"type": "string"}, "object": {"const": "deferred"}, "status": {"enum": [*STATUSES]}}
     lists = {
         name: {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
@@ -257,6 +273,7 @@ def _schemas() -> Json:
         "Deferred": {"type": "object", "properties": waiting, "required": [*waiting]},
         "Document": _object(kept, *kept),
         "Budget": {"type": "object", "properties": budget, "required": [*budget, "held"]},
+        "Hold": {"type": "object", "properties": hold, "required": ["object", "scope", "held"]},
         "BudgetList": {
             "type": "object",
             "properties": {"data": lists["Budget"], "rung": {"enum": [rung.label for rung in Rung]}},

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -58,20 +58,41 @@ def test_a_tenant_sees_its_own_budgets_and_nobody_elses(web: Replica, cloud: Clo
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/budgets", 401), ("POST", "/budgets", 405), ("PUT", "/budgets/org/month", 401)],
+    [
+        ("GET", "/budgets", 401),
+        ("POST", "/budgets", 405),
+        ("PUT", "/budgets/org/month", 401),
+        ("DELETE", "/budgets/org/month", 401),
+        ("PUT", "/budgets/org/hold", 401),
+        ("DELETE", "/budgets/org/hold", 401),
+    ],
 )
 def test_nobody_reads_or_sets_without_a_key(web: Replica, method: str, path: str, status: int) -> None:
     assert web.send(method, path)[0] == status
 
 
-def put(web: Replica, key: str, path: str, body: object) -> tuple[int, dict[str, Any]]:
+def put(web: Replica, key: str, path: str, body: object, method: str = "PUT") -> tuple[int, dict[str, Any]]:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    status, _, answer = web.send("PUT", f"/budgets/{path}", headers=headers, body=json.dumps(body).encode())
+    status, _, answer = web.send(method, f"/budgets/{path}", headers=headers, body=json.dumps(body).encode())
     return status, json.loads(answer)
 
 
+@pytest.fixture
+def log(cloud: CloudParts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """What is on record of a scope: for each change what was done, by whom, why."""
+    for name, value in {"AWS_ENDPOINT_URL": cloud.url, "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+
+    def read(scope: str) -> str:
+        assert main(["log", "--table", "state", "--ledger-table", "ledger", "--most", "200"]) == 0
+        lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if f" {scope} " in line]
+        return "\n".join(sorted(" ".join(line.split()) for line in lines))
+
+    return read
+
+
 def test_an_operator_sets_a_budget_and_it_is_on_record_who_and_why(
-    web: Replica, cloud: CloudParts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    web: Replica, cloud: CloudParts, log: Callable[[str], str]
 ) -> None:
     tenant = f"t-{secrets.token_hex(4)}"
     key, operator = prodkit_key(cloud, tenant), prodkit_key(cloud, "ops", role="admin")
@@ -84,15 +105,55 @@ def test_an_operator_sets_a_budget_and_it_is_on_record_who_and_why(
     _, _, seen = web.send("GET", "/budgets", headers={"authorization": f"Bearer {key}"})
     assert json.loads(seen)["data"][0]["limit"] == "$0.25"
     assert put(web, operator, f"tenant:{tenant}/month", {"limit_usd": None, "why": "over"})[1]["limit"] is None
-    for name, value in {"AWS_ENDPOINT_URL": cloud.url, "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    assert main(["log", "--table", "state", "--ledger-table", "ledger", "--most", "200"]) == 0
-    log = [line for line in capsys.readouterr().out.splitlines() if f"tenant:{tenant} " in line]
+    by = f"set tenant:{tenant} key {operator.split('_')[1]}"
+    assert log(f"tenant:{tenant}") == f"{by} a trial [month $0.25]\n{by} over [month none]"
+
+
+def test_a_budget_goes_back_to_what_the_stack_says_and_that_is_on_record(
+    web: Replica, cloud: CloudParts, log: Callable[[str], str]
+) -> None:
+    tenant = f"t-{secrets.token_hex(4)}"
+    operator, key = prodkit_key(cloud, "ops", role="admin"), prodkit_key(cloud, tenant)
+    back = {"why": "over"}
+    assert put(web, operator, f"tenant:{tenant}/month", {"limit_usd": "0", "why": "a trial"})[1]["limit"] == "$0.00"
+    for body, code in (({}, "missing_required_parameter"), ({"limit_usd": "1", **back}, "unsupported_parameter")):
+        assert put(web, operator, f"tenant:{tenant}/month", body, "DELETE")[1]["error"]["code"] == code
+    assert put(web, key, f"tenant:{tenant}/month", back, "DELETE")[1]["error"]["code"] == "not_allowed"
+    status, made = put(web, operator, f"tenant:{tenant}/month", back, "DELETE")
+    assert (status, made["limit"]) == (200, None), "a tenant has no limit by default"
+    by = f"set tenant:{tenant} key {operator.split('_')[1]}"
+    assert log(f"tenant:{tenant}") == f"{by} a trial [month $0.00]\n{by} over [month default]"
+
+
+def test_an_operator_holds_a_tenant_and_releases_it_and_nobody_else_may(
+    web: Replica, cloud: CloudParts, log: Callable[[str], str]
+) -> None:
+    tenant = f"t-{secrets.token_hex(4)}"
+    operator, key = prodkit_key(cloud, "ops", role="admin"), prodkit_key(cloud, tenant)
+    place, why = f"tenant:{tenant}/hold", {"why": "runaway"}
+
+    def asked() -> str:
+        body = json.dumps({"model": "fast", "input": "hi"}).encode()
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        return str(
+            (json.loads(web.send("POST", "/v1/responses", headers=headers, body=body)[2])["error"] or {})["code"]
+        )
+
+    for method in ("PUT", "DELETE"):
+        assert put(web, key, place, why, method)[1]["error"]["code"] == "not_allowed"
+    assert put(web, operator, place, why, "DELETE")[1]["error"]["code"] == "not_found"
+    status, held = put(web, operator, place, why)
     by = f"key {operator.split('_')[1]}"
-    assert sorted(line[line.index(by) :].split(maxsplit=2)[2] for line in log) == [
-        "a trial [month $0.25]",
-        "over [month none]",
-    ]
+    assert (status, held["held"], held["by"], held["why"]) == (200, True, by, "runaway")
+    assert asked() == "spending_held", "at once where it was set"
+    again = put(web, operator, place, {"why": "again"})[1]
+    assert (again["since"], again["why"]) == (held["since"], "runaway"), "the first hold stands"
+    assert put(web, operator, place, {"why": "over"}, "DELETE") == (
+        200,
+        {"object": "hold", "scope": f"tenant:{tenant}", "held": False},
+    )
+    assert asked() != "spending_held"
+    assert log(f"tenant:{tenant}") == f"hold tenant:{tenant} {by} runaway\nrelease tenant:{tenant} {by} over"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +168,10 @@ def test_an_operator_sets_a_budget_and_it_is_on_record_who_and_why(
         ("org/day", {"limit_usd": "-1", "why": "x"}, 400, "such as 50 or 0.25"),
         ("org/day", {"limit_usd": "1", "why": "x", "by": "me"}, 400, "Unknown parameter: 'by'"),
         ("org/day", {"limit_usd": "1", "why": "x" * 5_000}, 413, "longer than 4096 bytes"),
+        ("acme/hold", {"why": "x"}, 404, "write org, tenant:NAME"),
+        ("org/hold", {"why": "\n"}, 400, "say who or why"),
+        ("org/hold", {"why": 1}, 400, "'why' is a text"),
+        ("org/hold", {"why": "x", "until": "tomorrow"}, 400, "Unknown parameter: 'until'"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused_with_the_fix(

@@ -178,8 +178,11 @@ def test_the_command_sets_a_limit_and_says_who_did(run: Any, cloud: CloudParts) 
     assert said.startswith("would set: tenant t-")
     assert run("set", scope, "month", "12.5", "--why", "a trial", "--by", "ops", *ledger)[0] == 0
     assert run("set", scope, "day", "none", "--why", "over", "--by", "lead", *ledger)[0] == 0
+    said = run("set", scope, "day", "--default", "--why", "as planned", "--by", "lead", *ledger)[1]
+    assert "may spend what the stack's settings say each day" in said
     log = [line.split() for line in run("log", "--most", "200", *ledger)[1].splitlines() if scope in line]
     assert sorted(line[3:] for line in log) == [
+        ["lead", "as", "planned", "[day", "default]"],
         ["lead", "over", "[day", "none]"],
         ["ops", "a", "trial", "[month", "$12.50]"],
     ]
@@ -223,6 +226,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(run: Any) -> None:
         (["set", "org", "month", "5", "--why", "x"], "set PRODKIT_LEDGER_TABLE or give --ledger-table"),
         (["set", "org", "year", "5", "--why", "x"], "invalid choice: 'year'"),
         (["set", "org", "day", "-5", "--why", "x", "--ledger-table", "l"], "limit='-5' is no amount"),
+        (["set", "org", "day", "--why", "x", "--ledger-table", "l"], "or --default: one of them"),
+        (["set", "org", "day", "5", "--default", "--why", "x", "--ledger-table", "l"], "or --default: one of them"),
         (["set", "org", "day", "1e3", "--why", "x", "--ledger-table", "l"], "such as 50 or 0.25"),
         ([], "required"),
     ],

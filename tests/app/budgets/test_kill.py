@@ -89,6 +89,11 @@ def test_a_killed_tenant_is_refused_by_every_replica_within_two_seconds_and_its_
     finally:
         released = switch(cloud, "release", f"tenant:{tenant}")
     back = seconds_until(clients, "ok", released)
+    operator = {"authorization": f"Bearer {prodkit_key(cloud, 'ops', role='admin')}"}
+    for method, wanted in (("PUT", "spending_held"), ("DELETE", "ok")):  # by HTTP, at one of the replicas
+        place = replicas[0].base_url.replace("/v1", f"/budgets/tenant:{tenant}/hold")
+        assert httpx2.request(method, place, headers=operator, json={"why": "test"}).status_code == 200
+        seconds_until(clients, wanted, time.monotonic())
     with capsys.disabled():
         sys.stdout.write(f"\nheld on both replicas {took:.2f} s after the command, released after {back:.2f} s")
     for client in (*clients, bystander):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.ledger import DAILY, MONTHLY, Payer, keeper
+from app.ledger import DAILY, MONTHLY, Default, Payer, keeper
 from tests.app.ledger.conftest import BUDGET, WORST, Made, answered, refusal, spend
 
 pytestmark = pytest.mark.process
@@ -88,6 +88,30 @@ async def test_a_default_is_a_limit_until_somebody_sets_another(make: Made, paye
     await refusal(ledger.reserve(payer, WORST, "r"))
     await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, None, by="ada", why="no budget")
     await spend(ledger, payer, 10)
+
+
+async def test_a_limit_goes_back_to_the_default_also_where_nobody_leases_and_by_whom_does_not_know_it(
+    make: Made, payer: Payer
+) -> None:
+    def defaults(scope: str, kind: str) -> int | None:
+        return BUDGET if scope.startswith("tenant:") and kind == MONTHLY else None
+
+    ledger, _, clock = make(defaults=defaults)
+    scope = f"tenant:{payer.tenant}"
+    for pico, limit in ((10, 10), (Default.LIMIT, BUDGET), (None, None), (0, 0)):
+        await ledger.set_limit(scope, MONTHLY, pico, by="ada", why="a test")
+        assert (await ledger.account(scope)).limit == limit
+    assert (await refusal(ledger.reserve(payer, WORST, "none"))).code == "insufficient_quota"
+    stranger, _, _ = make()
+    await stranger.table.set_standing(scope, MONTHLY, Default.LIMIT, "ada", "as the command does")
+    clock.now += keeper.LIMITS_SECONDS
+    await ledger.tick()
+    assert (await ledger.account(scope)).limit == BUDGET
+    item = await ledger.table.read(scope, "M2026-11")
+    assert item is not None
+    assert item.limit == BUDGET, "not only in what is told"
+    await spend(ledger, payer, 10)
+    assert scope in await ledger.table.ever_limited(), "who set what stays on record"
 
 
 @pytest.mark.parametrize(
