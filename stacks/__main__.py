@@ -98,9 +98,16 @@ def destroy(stack: str, yes: bool = False) -> int:
         )
     if not yes:
         print(f"This deletes everything that stack {stack!r} made, data included.")
-        if input("Type the stack's name to go on: ").strip() != stack:
+        if _typed("Type the stack's name to go on: ") != stack:
             raise RefusedError("the name did not match; nothing was deleted")
     return _attended(pulumi, "destroy", "--stack", stack, "--yes")
+
+
+def _typed(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        raise RefusedError("nobody is there to type it; nothing was deleted. A pipeline says --yes") from None
 
 
 def up_emulated(stack: str) -> int:
