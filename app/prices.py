@@ -239,9 +239,9 @@ def pico_per_token(usd_per_million: str) -> int:
 
 def usd(pico: int) -> str:
     """Dollars as people read them: cents, or as many decimals as the first two digits of less than a cent need."""
-    amount = Decimal(pico) / PICO_PER_USD
-    digits = 2 if abs(amount) >= Decimal("0.01") or not amount else min(12, 1 - amount.adjusted())
-    return f"${amount:,.{digits}f}"
+    amount = abs(Decimal(pico)) / PICO_PER_USD
+    digits = 2 if amount >= Decimal("0.01") or not amount else min(12, 1 - amount.adjusted())
+    return f"{'-' if pico < 0 else ''}${amount:,.{digits}f}"
 
 
 def _seconds(date: str) -> float:

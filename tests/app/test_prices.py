@@ -209,7 +209,13 @@ def test_a_price_finer_than_a_pico_dollar_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("pico", "text"),
-    [(0, "$0.00"), (PICO_PER_USD, "$1.00"), (1_234_567 * PICO_PER_USD // 1_000, "$1,234.57"), (123, "$0.00000000012")],
+    [
+        (0, "$0.00"),
+        (PICO_PER_USD, "$1.00"),
+        (1_234_567 * PICO_PER_USD // 1_000, "$1,234.57"),
+        (123, "$0.00000000012"),
+        (-69 * PICO_PER_USD // 100, "-$0.69"),
+    ],
 )
 def test_dollars_are_rounded_for_people_alone(pico: int, text: str) -> None:
     assert usd(pico) == text
