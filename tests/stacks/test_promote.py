@@ -16,9 +16,9 @@ from moto.ecr.responses import ECRResponse
 
 from stacks import __main__ as commands
 from stacks.images import Copier, CopyError, EcrImage, in_ecr, is_own, repository_of
-from tests.stacks.test_commands import Pulumi, aws, pulumi
+from tests.stacks.conftest import Pulumi
 
-__all__ = ["aws", "pulumi"]  # fixtures
+pytestmark = pytest.mark.usefixtures("aws")
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

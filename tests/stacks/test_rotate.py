@@ -1,11 +1,9 @@
 """Rotating the key now: the job of the stack's outputs is started on ECS and watched to its end."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
-import moto
 import pytest
 from moto.ecs.models import Container
 
@@ -13,19 +11,14 @@ from stacks import __main__ as commands
 from stacks import run_job as running
 from stacks.run_job import JobError, run_job
 
+pytestmark = pytest.mark.usefixtures("aws")
+
 REGION = "us-east-1"
 
 
 @pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An emulated AWS in this process."""
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "POLL_SECONDS", 0.001)
-    with moto.mock_aws():
-        yield
 
 
 @pytest.fixture
