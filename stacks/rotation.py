@@ -7,7 +7,8 @@ import pulumi
 
 from components import _metrics
 from components._task import CONTAINER_NAME
-from components.scheduled_job import ScheduledJob
+from components.scheduled_job import ScheduledJob, WatchArgs
+from stacks.jobs import command_of, job_args, job_environment
 
 if TYPE_CHECKING:
     from components.api_key import ApiKey
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from stacks.settings import Settings
 
 JOB: Final = _metrics.ROTATE_KEY
-COMMAND: Final = ["python", "-m", "app", "job", JOB]
 EVERY_HOURS: Final = 24
 # A key is due when it is old enough, is replaced by the next daily run, and one failed run is not yet overdue.
 GRACE_DAYS: Final = 2
@@ -28,12 +28,8 @@ GRACE_DAYS: Final = 2
 def rotation_environment(settings: "Settings", api_key: "ApiKey") -> Mapping[str, pulumi.Input[str]]:
     """Every variable of the job's task definition: what `app/jobs/settings.py` reads; a test compares the two."""
     return {
-        "PRODKIT_STACK": settings.stack,
-        "PRODKIT_SERVICE": JOB,
-        "PRODKIT_LOG_LEVEL": "info",
-        "PRODKIT_OPENAI_BASE_URL": settings.openai_base_url,
+        **job_environment(JOB, settings, api_key),
         "PRODKIT_OPENAI_SECRET_ARN": api_key.secret_arn,
-        "PRODKIT_OPENAI_ADMIN_SECRET_ARN": api_key.admin_secret_arn,
         "PRODKIT_OPENAI_PROJECT_ID": settings.openai_project_id,
         "PRODKIT_OPENAI_SERVICE_ACCOUNT_ID": settings.openai_service_account_id,
         "PRODKIT_ROTATION_DAYS": str(settings.rotation_days),
@@ -50,39 +46,17 @@ def key_rotation(
     web: "ContainerService",
     topic: "Topic",
 ) -> ScheduledJob:
-    """The job in the cluster of the web service, with its alarms."""
+    """The job, with an alarm on a key that is older than it should be."""
+    environment, policies = rotation_environment(settings, api_key), {"rotate": api_key.rotate_policy}
     days = settings.rotation_days
-    return ScheduledJob(
-        "rotation",
-        {
-            "stack": settings.stack,
-            "job": JOB,
-            "cluster_arn": web.cluster_arn,
-            "vpc_id": network.vpc_id,
-            "subnet_ids": network.task_subnet_ids,
-            "assign_public_ip": network.assign_public_ip,
-            "image": image["uri"],
-            "execution_policies": image["pull"],
-            "command": COMMAND,
-            "environment": rotation_environment(settings, api_key),
-            "policies": {"rotate": api_key.rotate_policy},
-            "architecture": settings.architecture,
-            "every_hours": EVERY_HOURS,
-            "watch": [
-                {
-                    "name": "overdue",
-                    "metric": _metrics.KEY_AGE_DAYS,
-                    "over": days + GRACE_DAYS,
-                    "description": f"The OpenAI key is over {days + GRACE_DAYS} days old; {days} are meant",
-                }
-            ],
-            "key_arn": encryption.messages_key_arn,
-            "topic_arn": topic.arn,
-            "log_retention_days": settings.log_retention_days,
-            "logs_key_arn": encryption.logs_key_arn,
-            "tags": settings.tags,
-        },
-    )
+    overdue: WatchArgs = {
+        "name": "overdue",
+        "metric": _metrics.KEY_AGE_DAYS,
+        "over": days + GRACE_DAYS,
+        "description": f"The OpenAI key is over {days + GRACE_DAYS} days old; {days} are meant",
+    }
+    args = job_args(JOB, environment, policies, settings, network, encryption, image, web, topic)
+    return ScheduledJob("rotation", {**args, "every_hours": EVERY_HOURS, "watch": [overdue]})
 
 
 def by_hand(job: ScheduledJob, network: "Network", web: "ContainerService") -> dict[str, Any]:
@@ -94,7 +68,7 @@ def by_hand(job: ScheduledJob, network: "Network", web: "ContainerService") -> d
         "security_group": job.security_group_id,
         "assign_public_ip": network.assign_public_ip,
         "container": CONTAINER_NAME,
-        "command": [*COMMAND, "--now"],
+        "command": [*command_of(JOB), "--now"],
         "log_group": job.log_group_name,
         "log_stream": f"{JOB}/{CONTAINER_NAME}",
     }
