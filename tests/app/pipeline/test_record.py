@@ -24,6 +24,17 @@ from app.prices import PICO_PER_USD
 MODELS = Models(default_document())
 IDENTITY = Identity("acme", "0123456789ab", "ci", "user", None, None)
 
+PHASES = {
+    "receive_ms": names.RECEIVE_MS,
+    "overhead_ms": names.OVERHEAD_MS,
+    "prompt_ms": names.PROMPT_MS,
+    "generation_ms": names.GENERATION_MS,
+    "whole_answer_ms": names.WHOLE_ANSWER_MS,
+    "openai_processing_ms": names.OPENAI_PROCESSING_MS,
+    "first_token_ms": names.TIME_TO_FIRST_TOKEN_MS,
+}
+"""Of the log line, each a metric as well."""
+
 
 class Counts(Metrics):
     """Metrics that remember what was counted."""
@@ -100,7 +111,7 @@ def test_a_charged_call_tells_tokens_and_dollars_but_no_word_of_the_prompt(capsy
     assert "secret" not in json.dumps(line)
 
 
-def test_every_field_of_a_line_stands_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_field_of_a_line_stands_under_its_name_and_every_time_is_a_metric(capsys: pytest.CaptureFixture[str]) -> None:
     fields = {
         "request_id": "req_1",
         "parent": "/ask",
@@ -127,8 +138,10 @@ def test_every_field_of_a_line_stands_under_its_name(capsys: pytest.CaptureFixtu
         now = time.perf_counter()
         began, first = now - 20, now - 10 if stream else None
         record.phases = Phases(now - 60, 17.0, now - 30, began, first, now, True)
-        line, _ = written(record, capsys)
+        line, observed = written(record, capsys)
         assert {name: line[name] for name in fields} == fields
+        assert {field for field, metric in PHASES.items() if metric in observed} == PHASES.keys() & line.keys()
+        assert all(line[field] == round(observed[PHASES[field]], 1) for field in PHASES.keys() & line.keys())
         assert (line["trace_id"], line["span_id"], line["parent_span_id"]) == ("trace", "span", "before")
         assert (line["tenant"], line["key_id"], line["stream"]) == ("acme", "0123456789ab", stream)
         assert (line["budget_rung"], line["domain"]) == ("cheaper", "caller")

@@ -66,6 +66,7 @@ def test_a_response_comes_whole_with_ids_limits_and_its_model(client: OpenAI, ga
     assert (line["tenant"], line["model"], line["requested_model"]) == ("acme", "gpt-6-luna", "fast")
     assert line["status"] == 200
     assert line["cost_usd"] > 0
+    assert line["openai_processing_ms"] == float(raw.headers["openai-processing-ms"])
 
 
 def test_a_response_streams_to_its_terminal_event(client: OpenAI, gateway: Replica) -> None:
