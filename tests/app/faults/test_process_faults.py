@@ -274,11 +274,11 @@ def resident_bytes(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-async def test_a_reader_who_stalls_holds_back_openai_and_no_memory(
+async def test_a_reader_who_stalls_holds_back_openai_and_no_memory_and_leaving_still_ends_the_call(
     task: dict[str, str], http: aiohttp.ClientSession
 ) -> None:
     said = 0
-    stuck = asyncio.Event()
+    stuck, gone = asyncio.Event(), asyncio.Event()
     event = b'data: {"type":"response.output_text.delta","sequence_number":1,"delta":"%s"}\n\n' % (b"x" * 8_000)
 
     async def endless(connection: Connection) -> None:
@@ -291,6 +291,7 @@ async def test_a_reader_who_stalls_holds_back_openai_and_no_memory(
             return
         stuck.set()
         await connection.gone.wait()
+        gone.set()
 
     async with raw_upstream(endless) as server:
         with replica(task | {"PRODKIT_OPENAI_BASE_URL": server.base_url}) as process:
@@ -301,3 +302,7 @@ async def test_a_reader_who_stalls_holds_back_openai_and_no_memory(
                 await asyncio.wait_for(stuck.wait(), PATIENCE_SECONDS)  # nothing of it is read
                 assert said < 64 * MIB, "what the sockets of both sides hold, and no more"
                 assert resident_bytes(process.process.pid) - before < 16 * MIB
+                left = time.monotonic()
+                answer.close()
+            await asyncio.wait_for(gone.wait(), PATIENCE_SECONDS)
+            assert time.monotonic() - left < 5 * GONE_SECONDS

@@ -85,6 +85,7 @@ def test_more_choices_than_the_model_document_allows_are_refused() -> None:
     with pytest.raises(ApiError) as caught:
         make_plan(CHAT, {"model": "fast", "messages": [], "n": 2}, MODELS)
     assert caught.value.param == "n"
+    assert "at most 1" in caught.value.message
     plan = make_plan(CHAT, {"model": "fast", "messages": [], "n": 2, "max_tokens": 10}, changed_models(n=2))
     assert plan.output_tokens == 20
 
