@@ -111,7 +111,9 @@ def test_a_charged_call_tells_tokens_and_dollars_but_no_word_of_the_prompt(capsy
     assert "secret" not in json.dumps(line)
 
 
-def test_every_field_of_a_line_stands_under_its_name_and_every_time_is_a_metric(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_field_of_a_line_stands_under_its_name_and_its_times_are_metrics(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     fields = {
         "request_id": "req_1",
         "parent": "/ask",
