@@ -22,7 +22,7 @@ from app.product.gateway import Gateway
 from app.product.index import MEMORY_SHARE, ExactIndex
 from app.product.stream import EventStream
 from app.product.upload import MAX_BODY_BYTES, Upload
-from app.serving.v1 import until_disconnect
+from app.serving.exchange import UntilDisconnect
 
 if TYPE_CHECKING:
     from app.keys import Identity
@@ -79,7 +79,7 @@ class _Product:
         if question.stream:
             events = ask.events(identity, record.request_id, question.text, record)
             return EventStream(events, heartbeat_seconds=self._services_of().settings.heartbeat_seconds)
-        async with until_disconnect(request.receive):
+        with UntilDisconnect(request.receive):
             return _json(200, await ask.whole(identity, record.request_id, question.text, record))
         return Response(status_code=499)  # nobody is there to read it; the log line keeps the status
 

@@ -12,7 +12,7 @@ import orjson
 from starlette.responses import Response
 
 from app.errors import ApiError
-from app.serving.v1 import until_disconnect
+from app.serving.exchange import UntilDisconnect
 from app.upstream import sse
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; raises ApiError before the answer has begun. Returns when the reader leaves."""
-        async with until_disconnect(receive):
+        with UntilDisconnect(receive):
             await self._write(send, scope["state"]["record"])
 
     async def _write(self, send: Send, record: Record) -> None:

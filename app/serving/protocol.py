@@ -1,8 +1,9 @@
 """uvicorn's protocol, which answers what needs no waiting inside the call that read it, and sends whole answers whole.
 
-uvicorn makes an ASGI scope, a cycle and a task for each request, which cost twice what an answer from memory costs. So
-a small request is first shown to the application as it is; only when that has no answer at once it goes the ASGI way,
-as if it had never been asked. Nothing but the order of the work differs between the two.
+uvicorn makes an ASGI scope, a cycle and a task for each request, and a dictionary for each message, which cost more
+than what is done with them. So a small request that is here with its body is first shown to the application as it is,
+and then, when that has no answer at once, given to it in a cycle of our own. Everything else goes the ASGI way, and
+nothing but the cost differs between the ways.
 
 uvicorn writes the head of an answer and its body one after the other and uvloop sends each at once: two system calls,
 and two packets, for an answer that fits into one.
@@ -13,16 +14,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, NamedTuple, cast
 
-from starlette.types import Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-HELD_KEY = "prodkit.held_seconds"
-"""In the scope of a request whose head was here before its body: how long it was held before the application saw it."""
+from app.serving.cycle import Cycle
+from app.serving.exchange import HELD_KEY
+
 HOLD_SECONDS = 0.05
 """A head that came alone is held so long for its body, then it goes the ASGI way, which waits longer."""
 SMALL_BODY_BYTES = 64 * 1024
@@ -115,26 +116,6 @@ class HeadWaits(asyncio.Transport):
             self._transport.write(held)
 
 
-def chunk_writer(send: Send) -> Callable[[bytes], bool] | None:
-    """What writes the next piece of a streamed answer that was begun by `send`, as `send` would but without waiting:
-    it returns False when the reader is behind or gone, and then `send` is to be awaited.
-
-    None where `send` is not the server's own, or the answer not one in chunks.
-    """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or not cycle.chunked_encoding:
-        return None
-    flow, write = cycle.flow, cycle.transport.write
-
-    def write_chunk(piece: bytes) -> bool:
-        if cycle.disconnected:
-            return False
-        write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        return not flow.write_paused
-
-    return write_chunk
-
-
 class Whole(NamedTuple):
     """An answer that is there."""
 
@@ -145,16 +126,22 @@ class Whole(NamedTuple):
 
 
 class AtOnce(NamedTuple):
-    """What an application has to answer at once, where it can: its attribute `at_once`."""
+    """How an application answers small requests without ASGI: its attribute `at_once`."""
 
     paths: Collection[bytes]
-    """Of POST requests that may have an answer."""
+    """Of POST requests that are answered so."""
     answer: Callable[[bytes, list[tuple[bytes, bytes]], bytes, float], Whole | None]
-    """Path, headers with names in lower case, body, and how long the head was held for it in seconds. None = the ASGI
-    way; then nothing has happened. It never raises."""
+    """Path, headers with names in lower case, body, and how long the head was held for it in seconds. None = it takes
+    longer; then nothing has happened. It never raises."""
+    serve: Callable[[Cycle], Awaitable[None]]
+    """Answers what takes longer."""
 
 
-NEVER = AtOnce((), lambda _path, _headers, _body, _held: None)
+async def _nothing(_: Cycle) -> None:
+    """Of an application that is shown no request."""
+
+
+NEVER = AtOnce((), lambda _path, _headers, _body, _held: None, _nothing)
 
 
 class Protocol(HttpToolsProtocol):
@@ -170,9 +157,10 @@ class Protocol(HttpToolsProtocol):
         """As uvicorn's."""
         super().__init__(config, server_state, app_state, _loop)
         at_once: AtOnce = getattr(config.app, "at_once", NEVER)
-        self._paths, self._answer = at_once
+        self._paths, self._answer, self._serve = at_once
         self._body: bytes | None = None
-        """What has come of the body of a request that may be answered at once; None = there is no such request."""
+        """What has come of the body of a small request; None = there is no such request."""
+        self._serving: Cycle | None = None
         self._held: asyncio.TimerHandle | None = None
         self._held_since = 0.0
         self._head_of: list[tuple[bytes, bytes]] = []
@@ -181,12 +169,15 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        self._wire = HeadWaits(cast(asyncio.Transport, transport))
-        super().connection_made(self._wire)
+        self.wire = HeadWaits(cast(asyncio.Transport, transport))
+        super().connection_made(self.wire)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         self._give_up()
+        if self._serving is not None:
+            self._serving.leave()
+            self._serving = None
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
 
@@ -233,12 +224,14 @@ class Protocol(HttpToolsProtocol):
         held = self._let_go()
         whole = self._answer(self.url, self.headers, body, held)
         if whole is None:
-            self._go_on(body, held)
-            super().on_message_complete()
+            self._serving = cycle = Cycle(self, self.url.decode(), self.headers, body, held)
+            self.cycle = cycle  # type: ignore[assignment]  # uvicorn asks it whether the answer is complete
+            cycle.start(self._serve, self.tasks)
         else:
-            self._write(whole)
+            self.wire.write_whole(self.head(whole.status, [*whole.headers, _length(whole.body)]), whole.body)
+            self.on_response_complete()
 
-    # a request that may be answered at once
+    # a small request that is read whole
 
     def _plain(self) -> bool:
         """Whether nothing about a request or its connection is for uvicorn to handle: a small POST that waits for none
@@ -286,23 +279,25 @@ class Protocol(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _write(self, whole: Whole) -> None:
-        """What uvicorn's cycle does for an answer that comes in one piece."""
+    def head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
+        """Of an answer, as uvicorn's cycle makes it; raises RuntimeError for a header that would be two."""
         default = self.server_state.default_headers
         if self._head_of is not default:  # uvicorn makes another list each second, for the date
             self._head_of = default
             self._head = b"".join([name + b": " + value + b"\r\n" for name, value in default])
-        lines = "".join([f"{name}: {value}\r\n" for name, value in whole.headers])
-        lines = f"{lines}content-length: {len(whole.body)}\r\n\r\n"
-        head = STATUS_LINE[whole.status] + self._head + lines.encode("latin-1", "replace")
-        self._wire.write_whole(head, whole.body)
-        self.on_response_complete()
+        lines = [*map(": ".join, headers)]
+        text = "".join(lines)
+        if "\n" in text or "\r" in text:
+            raise RuntimeError("a line break in a header")
+        lines.append("\r\n")
+        return STATUS_LINE[status] + self._head + "\r\n".join(lines).encode("latin-1", "replace")
 
     # a connection that is idle: one timer for all its pauses, where uvicorn makes and ends one for each
 
     def on_response_complete(self) -> None:
         """An answer is written: the next that waits, or a pause."""
         self.server_state.total_requests += 1
+        self._serving = None
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -327,3 +322,7 @@ class Protocol(HttpToolsProtocol):
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = math.inf
+
+
+def _length(body: bytes) -> tuple[str, str]:
+    return "content-length", str(len(body))

@@ -1,28 +1,23 @@
-"""The OpenAI-compatible paths as one raw ASGI callable: the hot path pays for no framework."""
+"""The OpenAI-compatible paths as one callable: the hot path pays for no framework."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from random import getrandbits
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import orjson
-from starlette.types import Receive, Scope, Send
 
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError
 from app.model_document import KINDS
 from app.pipeline.authenticate import authenticate, known_identity
-from app.pipeline.bound import check_size
 from app.pipeline.endpoints import ENDPOINTS, SERVED
 from app.pipeline.messages import ByteStream, Call, Reply
-from app.serving.protocol import chunk_writer
 from app.time_limit import within
 
 if TYPE_CHECKING:
@@ -30,17 +25,15 @@ if TYPE_CHECKING:
     from app.pipeline import Pipeline
     from app.pipeline.record import Record
     from app.services import Services
+    from app.serving.exchange import Exchange, Lines
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/v1"
 _MODELS = "/v1/models"
-BODY_SECONDS = 60.0
-"""For a whole request body to arrive: a caller who sends nothing holds no slot for longer."""
 WRITE_SLACK_SECONDS = 10.0
 """Beyond the longest stream, for a caller who reads its end slowly."""
-WATCH_AFTER_SECONDS = 0.1
-"""Work that takes longer is watched for a caller who goes away; what is over sooner pays for no watcher."""
+_JSON = ("content-type", "application/json")
 
 
 class V1:
@@ -51,63 +44,68 @@ class V1:
         self._services_of = services_of
         self._pipeline_of = pipeline_of
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+    async def __call__(self, exchange: Exchange, record: Record) -> None:
         """Answer one HTTP request; raises ApiError for a refusal, before anything is sent.
 
         `record.status` is set once the answer has begun.
         """
         services = self._services_of()
-        path: str = scope["path"]
-        check_route(path, scope["method"])
-        headers = Headers(scope["headers"])
+        path = exchange.path
+        check_route(path, exchange.method)
+        headers = Headers(exchange.raw)
         authorization = headers.get("authorization")
         record.identity = known_identity(authorization, services.keys) or await authenticate(
             authorization, services.keys
         )
         if path.startswith(DEFERRED_PATH):
-            await self._deferred(send, scope["method"], path.removeprefix(DEFERRED_PATH), record)
+            await self._deferred(exchange, path.removeprefix(DEFERRED_PATH), record)
             return
         if path not in ENDPOINTS:
             body = models_body(services.models.current, path)
             record.status = 200
-            await _send_whole(send, 200, [("content-type", "application/json"), *record.id_headers()], body)
+            await exchange.send(200, [_JSON, *record.id_headers()], body)
             return
-        waited = time.perf_counter()
-        body = await read_body(receive, headers.get("content-length"))
-        record.phases.receive_seconds = time.perf_counter() - waited + (record.phases.receive_seconds or 0.0)
+        known = exchange.body
+        body = await self._read(exchange, headers, record) if known is None else known
         reply: Reply | None = None
         call = Call(path, body, record.identity, record.request_id, headers, record)
-        async with until_disconnect(receive, call.left):
+        with exchange.until_left(call.left):
             reply = await self._pipeline_of().run(call)
             record.status = reply.status
             if not isinstance(reply.body, bytes):
-                await self._send_stream(send, reply.status, reply.headers, reply.body)
+                await self._send_stream(exchange, reply.status, reply.headers, reply.body)
                 return
         if reply is not None and isinstance(reply.body, bytes):
-            await _send_whole(send, reply.status, reply.headers, reply.body)
+            await exchange.send(reply.status, reply.headers, reply.body)
 
-    async def _deferred(self, send: Send, method: str, name: str, record: Record) -> None:
+    async def _read(self, exchange: Exchange, headers: Headers, record: Record) -> bytes:
+        waited = time.perf_counter()
+        body = await exchange.read(headers.get("content-length"))
+        record.phases.receive_seconds = time.perf_counter() - waited + (record.phases.receive_seconds or 0.0)
+        return body
+
+    async def _deferred(self, exchange: Exchange, name: str, record: Record) -> None:
         """Say how a request that may wait stands, or end it."""
         assert record.identity is not None
         desk, tenant = self._pipeline_of().desk, record.identity.tenant
-        headers = [("content-type", "application/json"), *record.id_headers()]
-        if method == "DELETE":
+        headers = [_JSON, *record.id_headers()]
+        if exchange.method == "DELETE":
             body = await desk.cancel(tenant, name)
         else:
             body, again = await desk.look(tenant, name)
             if again is not None:
                 headers.append(("retry-after", str(max(1, round(again)))))
         record.status = 200
-        await _send_whole(send, 200, headers, body)
+        await exchange.send(200, headers, body)
 
-    async def _send_stream(self, send: Send, status: int, headers: list[tuple[str, str]], body: ByteStream) -> None:
+    async def _send_stream(self, exchange: Exchange, status: int, headers: Lines, body: ByteStream) -> None:
         seconds = self._services_of().settings.max_stream_seconds + WRITE_SLACK_SECONDS
         try:
-            await _send_start(send, status, [*headers, ("cache-control", "no-cache")])
-            write = chunk_writer(send)
+            await exchange.begin(status, [*headers, ("cache-control", "no-cache")])
+            write = exchange.writer()
             with within(seconds):
                 async for piece in body:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await exchange.put(piece)
                     if write is not None:
                         await body.flow(write)
         except TimeoutError:
@@ -116,7 +114,7 @@ class V1:
             return
         finally:
             await body.aclose()
-        await send({"type": "http.response.body", "body": b""})
+        await exchange.end()
 
 
 def new_request_id() -> str:
@@ -194,88 +192,10 @@ def models_body(models: Models, path: str) -> bytes:
     return orjson.dumps(_model_object(asked, created))
 
 
-async def read_body(receive: Receive, content_length: str | None) -> bytes:
-    """A request's whole body; raises ApiError 413 as soon as it is too long, 408 when it does not arrive."""
-    if content_length is not None and content_length.isdigit():
-        check_size(int(content_length))
-    pieces = []
-    size = 0
-    try:
-        with within(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError("request_timeout", "The connection was closed inside the request's body.")
-                size += len(message.get("body", b""))
-                check_size(size)
-                pieces.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    except TimeoutError:
-        message_text = f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds."
-        raise ApiError("request_timeout", message_text) from None
-
-
-class UntilDisconnect:
-    """An `async with` block that ends early and in silence when the client goes away: nobody waits any more."""
-
-    def __init__(self, receive: Receive, on_gone: Callable[[], bool]) -> None:
-        self._receive = receive
-        self._on_gone = on_gone
-        self._gone = False
-
-    async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._watcher: asyncio.Task[None] | None = None
-        self._later = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._begin)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._later.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None  # its cancellation refers to this object: else only the collector would free them
-        # Somebody else may have cancelled the task as well; then it stays cancelled.
-        return kind is asyncio.CancelledError and self._gone and not self._task.uncancel()
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        if self._on_gone():
-            self._task.cancel()
-
-
-def until_disconnect(receive: Receive, on_gone: Callable[[], bool] = lambda: True) -> UntilDisconnect:
-    """A block for work that the client of a request waits for.
-
-    `receive` is the request's own, its body already read. `on_gone` is asked when the client has gone: False = the work
-    goes on, as somebody else waits for it.
-    """
-    return UntilDisconnect(receive, on_gone)
-
-
-async def send_error(send: Send, error: ApiError, record: Record) -> None:
+async def send_error(exchange: Exchange, error: ApiError, record: Record) -> None:
     """Answer with an error in OpenAI's shape."""
-    headers = [*error.headers.items(), ("content-type", "application/json"), *record.id_headers()]
-    await _send_whole(send, error.status, headers, error.body())
-
-
-async def _send_whole(send: Send, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
-    await _send_start(send, status, [*headers, ("content-length", str(len(body)))])
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_start(send: Send, status: int, headers: Iterable[tuple[str, str]]) -> None:
-    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
-    start: MutableMapping[str, Any] = {"type": "http.response.start", "status": status, "headers": raw}
-    await send(start)
+    headers = [*error.headers.items(), _JSON, *record.id_headers()]
+    await exchange.send(error.status, headers, error.body())
 
 
 def _model_object(name: str, created: int) -> dict[str, object]:

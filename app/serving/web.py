@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -23,9 +24,10 @@ from app.pipeline import record as record_step
 from app.pipeline.record import Record
 from app.services import Services
 from app.serving import health
+from app.serving.exchange import AsgiExchange, Exchange
 from app.serving.gate import Gate
 from app.serving.hits import PATHS, Hits
-from app.serving.protocol import HELD_KEY, AtOnce, Whole
+from app.serving.protocol import AtOnce, Whole
 from app.serving.v1 import PREFIX, V1, new_request_id, send_error
 from app.upstream.pool import Upstream
 
@@ -62,8 +64,8 @@ class WebApp:
         self._gate: Gate | None = None
         self._v1 = V1(self.services, self.pipeline)
         self._hits: Hits | None = None
-        self.at_once = AtOnce(PATHS, self._answer_at_once)
-        """For the server: what needs no waiting."""
+        self.at_once = AtOnce(PATHS, self._answer_at_once, self._serve_v1)
+        """For the server: what needs no waiting, and what it has read whole."""
         router = Router(
             [
                 Route("/health/live", _live, methods=["GET"]),
@@ -105,24 +107,26 @@ class WebApp:
         if scope["type"] != "http" or scope["path"].startswith(HEALTH_PREFIX):
             await self._site(scope, receive, send)
             return
-        record = Record(new_request_id(), scope["path"])
-        record.method = scope["method"]
-        held = scope.get(HELD_KEY)
-        if held is not None:
-            record.phases.started -= held
-            record.phases.receive_seconds = held
-        exporting = self._services is not None and self._services.metrics.telemetry is not None
-        record.trace = trace.begin(scope["headers"], record.request_id, sampled=exporting)
+        path: str = scope["path"]
+        exchange = AsgiExchange(scope, receive, send)
+        if path == PREFIX or path.startswith(PREFIX + "/"):
+            await self._serve(exchange, self._v1)
+        else:
+            await self._serve(exchange, partial(self._product, scope, receive, send))
+
+    def _serve_v1(self, exchange: Exchange) -> Awaitable[None]:
+        return self._serve(exchange, self._v1)
+
+    async def _serve(self, exchange: Exchange, work: Callable[[Exchange, Record], Awaitable[None]]) -> None:
+        """Answer a request by `work`, inside the gate; one log line for each."""
+        record = self._record(exchange)
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
-            with self._gate.enter(scope["headers"]):
-                if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
-                    await self._v1(scope, receive, send, record)
-                else:
-                    await self._product(scope, receive, send, record)
+            with self._gate.enter(exchange.raw):
+                await work(exchange, record)
         except ApiError as error:
             record.refused(error)
-            await send_error(send, error, record)
+            await send_error(exchange, error, record)
         except asyncio.CancelledError:
             record.left(draining=self.services().draining)
             raise
@@ -133,11 +137,21 @@ class WebApp:
             record.refused(broken)
             if begun:
                 raise  # the server closes the connection: an answer that breaks off must not look whole
-            await send_error(send, broken, record)
+            await send_error(exchange, broken, record)
         finally:
             record_step.write(record, self.services().metrics)
 
-    async def _product(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+    def _record(self, exchange: Exchange) -> Record:
+        record = Record(new_request_id(), exchange.path, method=exchange.method)
+        held = exchange.held
+        if held is not None:
+            record.phases.started -= held
+            record.phases.receive_seconds = held
+        exporting = self._services is not None and self._services.metrics.telemetry is not None
+        record.trace = trace.begin(exchange.raw, record.request_id, sampled=exporting)
+        return record
+
+    async def _product(self, scope: Scope, receive: Receive, send: Send, _: Exchange, record: Record) -> None:
         state = scope.setdefault("state", {})
         state["request_id"] = record.request_id
         state["record"] = record

@@ -17,16 +17,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app.serving import protocol as protocols
-from app.serving.protocol import (
-    HELD_KEY,
-    JOINED_BYTES,
-    SMALL_BODY_BYTES,
-    AtOnce,
-    HeadWaits,
-    Protocol,
-    Whole,
-    chunk_writer,
-)
+from app.serving.cycle import Cycle
+from app.serving.exchange import HELD_KEY
+from app.serving.protocol import JOINED_BYTES, SMALL_BODY_BYTES, AtOnce, HeadWaits, Protocol, Whole
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -195,13 +188,18 @@ class Echo:
     def __init__(self, *, at_once: bool) -> None:
         self.seen: list[tuple[str, bytes]] = []
         if at_once:
-            self.at_once = AtOnce((b"/kept",), self.known)
+            self.at_once = AtOnce((b"/kept",), self.known, self.serve)
 
     def known(self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, held: float) -> Whole | None:
         if b"kept" not in body:
             return None
         self.seen.append(("POST", body))
         return Whole(200, [("x", "POST"), ("n", str(len(headers)))], body)
+
+    async def serve(self, cycle: Cycle) -> None:
+        assert cycle.body is not None
+        self.seen.append((cycle.method, cycle.body))
+        await cycle.send(200, [("x", cycle.method), ("n", str(len(cycle.raw)))], cycle.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -333,49 +331,6 @@ async def test_a_caller_who_reads_nothing_is_written_nothing_more_at_once() -> N
     connection.protocol.resume_writing()
     await connection.rest()
     assert b"".join(connection.wire.writes).count(b"HTTP/1.1 200") == 3
-
-
-async def test_a_piece_written_without_waiting_is_as_one_that_is_sent() -> None:
-    went: list[bool] = []
-
-    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
-        assert chunk_writer(send) is None, "nothing has begun"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        write = chunk_writer(send)
-        assert write is not None
-        await send({"type": "http.response.body", "body": b"one", "more_body": True})
-        went.append(write(b"two"))
-        connection.protocol.pause_writing()
-        went.append(write(b"three"))
-        connection.protocol.resume_writing()
-        await send({"type": "http.response.body", "body": b"four", "more_body": True})
-        connection.protocol.connection_lost(None)
-        went.append(write(b"five"))
-
-    connection = Connection(at_once=False)
-    connection.protocol.app = streams
-    await connection.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert went == [True, False, False]
-    body = b"".join(connection.wire.writes).partition(b"\r\n\r\n")[2]
-    assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n4\r\nfour\r\n"
-
-
-async def test_an_answer_whose_length_is_said_or_whose_sender_is_wrapped_is_only_sent() -> None:
-    found: list[object] = []
-
-    async def says(scope: Scope, receive: Receive, send: Send) -> None:
-        await whole(scope, receive, send)
-        found.append(chunk_writer(send))
-
-        async def wrapped(message: Any) -> None:
-            await send(message)
-
-        found.append(chunk_writer(wrapped))
-
-    connection = Connection(at_once=False)
-    connection.protocol.app = says
-    await connection.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert found == [None, None]
 
 
 async def test_a_head_without_its_body_goes_the_other_way_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from app.errors import ApiError
 from app.models import Models, default_document
 from app.pipeline.authenticate import authenticate
 from app.pipeline.bound import MAX_BODY_BYTES
-from app.serving.v1 import check_route, models_body, new_request_id, read_body, until_disconnect
+from app.serving.exchange import UntilDisconnect, read_body
+from app.serving.v1 import check_route, models_body, new_request_id
 
 MODELS = Models(default_document())
 GONE = {"type": "http.disconnect"}
@@ -53,7 +54,7 @@ async def test_a_body_that_grows_too_long_is_not_read_further() -> None:
 async def test_a_body_that_does_not_arrive_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, messages: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr("app.serving.v1.BODY_SECONDS", 0.02)
+    monkeypatch.setattr("app.serving.exchange.BODY_SECONDS", 0.02)
     with pytest.raises(ApiError) as caught:
         await read_body(receiving(messages), None)
     assert caught.value.status == 408
@@ -67,7 +68,7 @@ async def test_work_ends_when_its_client_leaves_and_the_task_goes_on() -> None:
         return GONE
 
     finished = False
-    async with until_disconnect(receive):
+    with UntilDisconnect(receive):
         leave.set()
         await asyncio.Event().wait()
         finished = True
@@ -85,7 +86,7 @@ async def test_work_that_others_wait_for_goes_on_when_its_client_leaves() -> Non
         asked.set()
         return False
 
-    async with until_disconnect(receiving([GONE]), on_gone):
+    with UntilDisconnect(receiving([GONE]), on_gone):
         await asyncio.wait_for(asked.wait(), 5)
         await asyncio.sleep(0)
         done = True
@@ -93,7 +94,7 @@ async def test_work_that_others_wait_for_goes_on_when_its_client_leaves() -> Non
 
 
 async def test_work_of_a_client_who_stays_is_left_alone() -> None:
-    async with until_disconnect(receiving([])):
+    with UntilDisconnect(receiving([])):
         await asyncio.sleep(0)
         done = True
     assert done
@@ -102,9 +103,9 @@ async def test_work_of_a_client_who_stays_is_left_alone() -> None:
 async def test_watching_a_client_leaves_nothing_to_the_garbage_collector(
     monkeypatch: pytest.MonkeyPatch, garbage: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr("app.serving.v1.WATCH_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("app.serving.exchange.WATCH_AFTER_SECONDS", 0.0)
     for _ in range(3):
-        async with until_disconnect(receiving([])):
+        with UntilDisconnect(receiving([])):
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.01)
     assert garbage() == []
@@ -112,7 +113,7 @@ async def test_watching_a_client_leaves_nothing_to_the_garbage_collector(
 
 async def test_a_cancellation_from_elsewhere_is_no_disconnect() -> None:
     async def work() -> None:
-        async with until_disconnect(receiving([])):
+        with UntilDisconnect(receiving([])):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -123,9 +124,8 @@ async def test_a_cancellation_from_elsewhere_is_no_disconnect() -> None:
 
 
 async def test_an_error_inside_stays_an_error() -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with until_disconnect(receiving([])):
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), UntilDisconnect(receiving([])):
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(
