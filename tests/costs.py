@@ -11,7 +11,7 @@ from typing import Any
 from components import _metrics
 from components._prices import CHECKED, HOURS_A_MONTH, PRICES, REGION, usd
 from preflight.record import Recording, Resource
-from tests.app.ledger.test_cost import units_per_request
+from tests.app.ledger.test_cost import SMALL_PER_SECOND, SMALL_SECONDS, SMALL_TASKS, units_per_request
 from tests.known import known
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/costs.md"
@@ -171,7 +171,7 @@ def render() -> str:
         ]
     usage = [
         (what, str(number), f"{usd(price)} a {PRICES[price].unit}", assumed, _amount(number * usd(price)))
-        for what, number, price, assumed in (*_USAGE, _ledger())
+        for what, number, price, assumed in (*_USAGE, *_ledger())
     ]
     text += [ABOUT_THE_FLOOR, *_table(("what", "number", "each", "assumed", "USD"), *usage), ABOUT_THE_REST]
     return "\n".join(text)
@@ -188,11 +188,15 @@ _USAGE = (
 
 
 @cache
-def _ledger() -> tuple[str, Decimal, str, str]:
-    """Write units of the ledger for a million requests, at an even pace all month: counted in a simulated hour."""
-    units = asyncio.run(units_per_request(3_600, Decimal(1_000_000) / (HOURS_A_MONTH * 3_600), tasks=3))
-    million = units.quantize(Decimal("0.1"), ROUND_HALF_UP)
-    return "spend ledger", million, "table_writes", f"{million} write units a request at this pace, three tasks"
+def _ledger() -> list[tuple[str, Decimal, str, str]]:
+    """Units of the ledger for a million requests, at an even pace all month: counted in a simulated hour."""
+    counted = asyncio.run(units_per_request(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
+    rows = []
+    for units, price, what in zip(counted, ("table_writes", "table_reads"), ("write", "read"), strict=True):
+        million = units.quantize(Decimal("0.1"), ROUND_HALF_UP)
+        assumed = f"{million} {what} units a request at this pace, {SMALL_TASKS} tasks"
+        rows.append((f"spend ledger, {what}s", million, price, assumed))
+    return rows
 
 
 def _amount(value: Decimal) -> str:

@@ -17,13 +17,13 @@ from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.window import Span, Window, moment, window_at
 from app.errors import ApiError
 from app.ledger.book import Book, Payer, scopes_of
-from app.ledger.entries import MAX_ENTRIES
 from app.ledger.item import UNBOUNDED_PICO, Item, SetLimit
 from app.ledger.lease import Lease, State
 from app.ledger.once import Once
+from app.ledger.pace import page_due, publish_due
 from app.ledger.sweep import Sweep
 from app.ledger.table import LedgerTable, Standing, in_turns
-from app.ledger.watch import AWAY_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS
+from app.ledger.watch import AWAY_SECONDS, BACK_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS
 from app.prices import usd
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,11 @@ MONTHLY, DAILY = "M", "D"
 KINDS = (MONTHLY, DAILY)
 SPANS = {MONTHLY: Span.MONTH, DAILY: Span.DAY}
 TICK_SECONDS = 1.0
-PAGE_SECONDS = 5.0
-PUBLISH_SECONDS = 30.0
-"""How old the item's view of what a busy lease spent may be; blocks that are asked for carry it sooner."""
-NOTICED_SHARE = 100
-"""A hundredth of a limit that the item does not say yet is said at once: whoever watches a small budget sees it go."""
 IDLE_SECONDS = 300.0
 """A lease that nothing used for so long goes back: sooner would cost seldom callers two writes a scope each time."""
-WATCH_SECONDS = 15.0
-LIMITS_SECONDS = 5.0
-"""How late a limit that somebody set is in force everywhere."""
+WATCH_SECONDS = 30.0
+LIMITS_SECONDS, QUIET_LIMITS_SECONDS = 5.0, 60.0
+"""How late a limit that somebody set is in force everywhere; the longer where nobody spends."""
 BLOCK_SECONDS = 30.0
 """A block lasts about so long at the lease's own pace."""
 REFUSED_SECONDS = 1.0
@@ -97,7 +92,10 @@ class Keeper:
         """Of transactions: those of one process would only hinder each other."""
         self.sweep = Sweep(self.book.boot, zone, clock=clock, wall_clock=wall_clock)
         self._beat_at = self._alive_at = clock()
-        self._due = dict.fromkeys(("beat", "page", "watch", "limits"), 0.0)
+        self._due = dict.fromkeys(("beat", "watch", "limits"), 0.0)
+        self._paged_at = float("-inf")
+        self._spending = False
+        """Whether a lease was used since the limits were last asked for."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._told_away = False
@@ -167,6 +165,7 @@ class Keeper:
 
     async def _grow(self, lease: Lease, more: int) -> None:
         """Make room for a call: one step at a time a lease, for all that wait. Raises what `_reserve` raises."""
+        self._spending = True
         if self._clock() < lease.refused_until and more >= lease.wanted:
             raise self._refusal(lease)
         together, least = self._demand.get(lease, (0, more))
@@ -239,8 +238,9 @@ class Keeper:
             self._lines.clear()
 
     def _draw_away(self) -> None:
-        gone = self._clock() - self._beat_at >= EMERGENCY_SECONDS
-        self.book.draw(away=True, stopped=gone)
+        now = self._clock()
+        self._due["beat"] = min(self._due["beat"], now + BACK_SECONDS)
+        self.book.draw(away=True, stopped=now - self._beat_at >= EMERGENCY_SECONDS)
 
     def _refusal(self, lease: Lease) -> ApiError:
         kind = "monthly" if lease.window[0] == MONTHLY else "daily"
@@ -267,12 +267,12 @@ class Keeper:
     async def tick(self) -> None:
         """Everything that is due now; raises LedgerAwayError when the table does not answer."""
         await self._beat()
-        if self.book.unwritten and (self._is_due("page", PAGE_SECONDS) or self.book.unwritten > MAX_ENTRIES // 2):
+        if page_due(self.book.unwritten, self._clock() - self._paged_at):
             await self._write_pages()
         self._look()
         await self._step_all()
-        if self._is_due("limits", LIMITS_SECONDS):
-            await self._know_limits(fresh=True)
+        if self._spending or self._clock() >= self._due["limits"] + QUIET_LIMITS_SECONDS:
+            await self._ask_for_limits()
         if self._is_due("watch", WATCH_SECONDS):
             await self._find_silent()
 
@@ -282,6 +282,11 @@ class Keeper:
             return False
         self._due[what] = now + seconds
         return True
+
+    async def _ask_for_limits(self) -> None:
+        if self._is_due("limits", LIMITS_SECONDS):
+            await self._know_limits(fresh=True)
+            self._spending = False
 
     async def _beat(self) -> None:
         now = self._clock()
@@ -319,7 +324,7 @@ class Keeper:
                 self._note_away(error)
                 raise LedgerAwayError from error
             self.book.filed()
-            self._alive_at = self._clock()
+            self._alive_at = self._paged_at = self._clock()
 
     def _look(self) -> None:
         """Which leases want more, have something to tell, or are not used any more."""
@@ -332,6 +337,7 @@ class Keeper:
                 self._lines.clear()
                 self._looked.pop(lease, None)
                 continue
+            self._spending = self._spending or used
             if used or lease not in self._looked:
                 pace = (lease.total - total) * BLOCK_SECONDS / max(TICK_SECONDS, now - at)
                 lease.burn = int(0.5 * lease.burn + 0.5 * pace)
@@ -340,8 +346,7 @@ class Keeper:
                 continue
             if 2 * lease.committed > lease.line + lease.published and now >= lease.refused_until:
                 lease.block = lease.size(lease.wanted, lease.burn)
-            seen_late = (lease.filed - lease.published) * NOTICED_SHARE >= lease.limit
-            if not lease.block and (seen_late or now - lease.published_at >= PUBLISH_SECONDS):
+            if publish_due(lease, now):
                 lease.published_at = now
                 lease.publish()
 

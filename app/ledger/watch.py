@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 20.0
+"""Between two writes of a process that does nothing: at a small stack's pace, a third of what the ledger writes."""
 SILENCE_SECONDS = 30.0
 """D of the lease protocol."""
-DEAD_SECONDS = 1.5 * SILENCE_SECONDS
+DEAD_SECONDS = 2 * SILENCE_SECONDS
 """A heartbeat that did not move for so long, as the watcher's own clock counts, is a silent holder."""
 EMERGENCY_SECONDS = 3_600.0
 """Without a heartbeat of its own for so long, a process spends nothing more, lease or not. Evidence of others about its
 lease is taken only much later (a day that is final is over for 24 h), so it cannot meet money that was given back."""
+BACK_SECONDS = 5.0
+"""While the emergency part is open the next heartbeat is so soon: a good one closes it."""
 AWAY_SECONDS = 0.8 * SILENCE_SECONDS
 """Without a good heartbeat for so long the ledger counts as away: the emergency part of the leases is opened."""
 

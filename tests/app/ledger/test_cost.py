@@ -25,12 +25,15 @@ from app.pipeline.messages import Call
 from app.pipeline.pay import Payment
 from app.pipeline.record import Record
 from app.prices import PICO_PER_USD, Usage
-from components._prices import PRICES
+from components._prices import HOURS_A_MONTH, PRICES
 
 REPLICAS = 20
 REQUESTS_PER_SECOND = 100
 SECONDS = 240
-UNIT_BYTES = 1_024  # of one write request unit, DynamoDB's developer guide, "capacity unit consumption"
+SMALL_PER_SECOND, SMALL_TASKS, SMALL_SECONDS = Decimal(1_000_000) / (HOURS_A_MONTH * 3_600), 3, 3_600
+"""A million requests in a month."""
+UNIT_BYTES, READ_BYTES = 1_024, 4_096
+"""Of one write and one read request unit, DynamoDB's developer guide, "capacity unit consumption"."""
 MOST_USD_PER_MILLION = Decimal(1)
 MOST_CPU_SECONDS = 33e-6  # a tenth of the 330 us that a request may take
 
@@ -41,9 +44,14 @@ class Store:
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Item] = {}
         self.units = 0
+        self.read_units = Decimal(0)
 
     def write(self, size: int) -> None:
         self.units += -(-size // UNIT_BYTES)
+
+    def read(self, size: int, *, consistent: bool) -> None:
+        """An eventually consistent read is half a unit."""
+        self.read_units += Decimal(-(-size // READ_BYTES)) / (1 if consistent else 2)
 
 
 class CountingTable(LedgerTable):
@@ -55,6 +63,7 @@ class CountingTable(LedgerTable):
 
     async def read(self, scope: str, window: str) -> Item | None:
         item = self.store.items.get((scope, window))
+        self.store.read(_size(item) if item else 1, consistent=True)
         return item.copy() if item else None
 
     async def create(self, scope: str, window: str, limit: int) -> Item:
@@ -75,9 +84,12 @@ class CountingTable(LedgerTable):
         self.store.write(40)
 
     async def beats(self, boots: Iterable[str]) -> dict[str, int]:
+        for _ in boots:
+            self.store.read(40, consistent=False)
         return dict.fromkeys(boots, int(self._wall_clock()))
 
     async def limits_version(self) -> int:
+        self.store.read(20, consistent=False)
         return 1
 
     async def standing(self) -> Standing:
@@ -119,8 +131,8 @@ def _budget(scope: str, kind: str) -> int | None:
 
 async def units_per_request(
     seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS
-) -> Decimal:
-    """Write units for a request of one of many keys, tenants and models, spread over many replicas."""
+) -> tuple[Decimal, Decimal]:
+    """Write units and read units for a request of one of many keys, tenants and models, spread over many replicas."""
     now = [1_795_000_000.0]
     store, chance = Store(), random.Random(1)
     aws = Aws("us-east-1")
@@ -142,17 +154,23 @@ async def units_per_request(
         for ledger in replicas:
             await ledger.tick()
     aws.close()
-    return Decimal(store.units) / number
+    return Decimal(store.units) / number, store.read_units / number
 
 
-async def usd_per_million(seconds: int) -> Decimal:
+async def usd_per_million(seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS) -> Decimal:
     """DynamoDB dollars for a million requests."""
-    return await units_per_request(seconds) * PRICES["table_writes"].usd
+    writes, reads = await units_per_request(seconds, rate, tasks)
+    return writes * PRICES["table_writes"].usd + reads * PRICES["table_reads"].usd
 
 
 async def test_a_million_requests_cost_at_most_a_dollar_of_dynamodb() -> None:
     cost = await usd_per_million(SECONDS)
     assert Decimal("0.05") < cost <= MOST_USD_PER_MILLION, cost
+
+
+async def test_a_million_requests_cost_at_most_a_dollar_where_they_take_a_month_to_come() -> None:
+    cost = await usd_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS)
+    assert Decimal("0.5") < cost <= MOST_USD_PER_MILLION, cost
 
 
 class BusyTable(CountingTable):
@@ -222,7 +240,11 @@ def test_an_entry_takes_about_sixty_bytes_of_a_page() -> None:
 def main() -> None:
     """Print the figures of docs/money.md."""
     cost = asyncio.run(usd_per_million(SECONDS))
-    sys.stdout.write(f"DynamoDB: ${cost:.2f} a million requests; CPU: {cpu_seconds() * 1e6:.1f} us a request\n")
+    small = asyncio.run(usd_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
+    sys.stdout.write(
+        f"DynamoDB: ${cost:.2f} a million requests, ${small:.2f} where they take a month; "
+        f"CPU: {cpu_seconds() * 1e6:.1f} us a request\n"
+    )
 
 
 if __name__ == "__main__":
