@@ -50,9 +50,9 @@ rotate: $(READY) ## replace STACK's OpenAI key now
 promote: $(READY) ## give stack TO the image that stack FROM runs (FROM=staging TO=prod)
 	@$(if $(and $(FROM),$(TO)),,$(error name both stacks: make promote FROM=staging TO=prod))$(PY) -m stacks promote $(FROM) $(TO) $(ARGS)
 
-kill: $(READY) ## stop STACK's spending within 2 s: TENANT=, KEY=, MODEL= or ALL=1, and WHY="..."; UNDO=1 lets it go on
-	@$(if $(GIVEN),,$(error name the stack: make kill STACK=dev; a run of make up has its command on its screen, under 4))$(if $(TENANT)$(KEY)$(MODEL)$(ALL),,$(error name what to stop: TENANT=, KEY=, MODEL= or ALL=1))
-	@$(if $(value WHY),,$(error say why, for the record and whoever undoes it: WHY="..."))$(PY) -m stacks kill $(STACK) $(if $(TENANT),--tenant $(call quoted,TENANT)) $(if $(KEY),--key $(call quoted,KEY)) $(if $(MODEL),--model $(call quoted,MODEL)) $(if $(ALL),--all) $(if $(UNDO),--undo) --why $(call quoted,WHY)
+kill: $(READY) ## stop spending of STACK (or here) within 2 s: TENANT=, KEY=, MODEL= or ALL=1, and WHY="..."; UNDO=1 lets it go on
+	@$(if $(GIVEN),,$(if $(STACK),$(error an exported STACK does not count: make kill STACK=$(STACK))))$(if $(TENANT)$(KEY)$(MODEL)$(ALL),,$(error name what to stop: TENANT=, KEY=, MODEL= or ALL=1))$(if $(value WHY),,$(error say why, for the record and whoever undoes it: WHY="..."))
+	@$(PY) -m $(if $(GIVEN),stacks kill $(STACK) $(if $(TENANT),--tenant $(call quoted,TENANT)) $(if $(KEY),--key $(call quoted,KEY)) $(if $(MODEL),--model $(call quoted,MODEL)) $(if $(ALL),--all),local kill --port $(PORT) $(if $(TENANT),tenant:$(call quoted,TENANT)) $(if $(KEY),key:$(call quoted,KEY)) $(if $(MODEL),model:$(call quoted,MODEL)) $(if $(ALL),org)) $(if $(UNDO),--undo) --why $(call quoted,WHY)
 
 destroy: $(READY) ## delete STACK from AWS, after asking; with EMULATED=1 from the emulated one
 	@$(NEEDED)$(PY) -m stacks destroy $(STACK) $(TRIAL)

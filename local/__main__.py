@@ -1,4 +1,4 @@
-"""`python -m local up`: the product on this machine, for `make up`; `demo-deploy`: a deployment under live streams."""
+"""`python -m local up`: the product on this machine, for `make up`; `demo-deploy` and `kill`: what is done to it."""
 
 import argparse
 import asyncio
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from local import kill
 from local.ports import PortTakenError
 from local.screen import Progress
 from local.up import Options, run, up
@@ -36,11 +37,14 @@ def command() -> Coroutine[Any, Any, int]:
         metavar="SECONDS",
         help="another one than recorded: shorter than a stream, to see streams cut",
     )
+    kill.add_arguments(commands.add_parser("kill", help="stop spending in the run of `up`, or let it go on"))
     for one in (serve, demo):
         one.add_argument("--stack", default="dev", help="whose program and settings to play (default %(default)s)")
         one.add_argument("--replicas", type=int, default=2, help="web replicas behind the balancer")
         one.add_argument("--keep-logs", action="store_true", help="leave the run's logs behind")
     given = parser.parse_args()
+    if given.command == "kill":
+        return asyncio.to_thread(kill.kill_here, given)
     if not 1 <= given.replicas <= 20:
         parser.error(f"{given.replicas} replicas; choose 1 to 20")
     return _demo(parser, given) if given.command == "demo-deploy" else _up(parser, given)

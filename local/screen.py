@@ -5,8 +5,11 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from local.ports import HOST
 
 
 class Progress:
@@ -35,7 +38,7 @@ class Progress:
 class Ready:
     """What the last screen tells."""
 
-    address: str
+    port: int
     replicas: tuple[str, ...]
     """Addresses of the web replicas behind it."""
     pids: tuple[int, ...]
@@ -50,8 +53,13 @@ class Ready:
     cache: str
     logs: Path
     seconds: float
-    operator: str
-    """Variables that point a command at this run's AWS, as a shell takes them."""
+    operator: Mapping[str, str]
+    """Variables that point a command at this run's AWS."""
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://{HOST}:{self.port}"
 
     def text(self) -> str:
         """The screen."""
@@ -73,8 +81,8 @@ class Ready:
                 _indent(self._ask()),
                 "3. Use the official client:",
                 _indent(self._client()),
-                "4. Stop the tenant's spending within two seconds (release instead of hold lets it go on):",
-                _indent(f"{self.operator} {self._hold()}"),
+                "4. Stop the tenant's spending within two seconds (UNDO=1 lets it go on):",
+                _indent(f"make kill TENANT={self.tenant} PORT={self.port} WHY='trying it'"),
                 "5. Try what docs/local.md and docs/budgets.md say (one call for all, a budget's end) after this line:",
                 _indent(self._variables()),
                 "Ctrl-C drains and stops everything; a second Ctrl-C stops at once.",
@@ -99,16 +107,14 @@ class Ready:
         ready = f'curl -s {self.address}/documents -H "$A" | grep -q \'"ready"\''
         return f"A={self._authorization()}; {add}; until {ready}; do sleep 0.2; done; {ask}"
 
-    def _hold(self) -> str:
-        return f"{shlex.quote(_shown(sys.executable))} -m app.budgets hold tenant:{self.tenant} --why 'trying it'"
-
     def _variables(self) -> str:
         found = {"ADDRESS": self.address, "KEY": self.api_key}
         found |= {f"WEB{number}": replica for number, replica in enumerate(self.replicas, 1)}
         found |= {f"PID{number}": str(pid) for number, pid in enumerate(self.pids, 1)}
         found |= {"SIMULATOR": self.faults} if self.faults else {}
         values = " ".join(f"{name}={value}" for name, value in found.items())
-        return f'{values}; operator() {{ {self.operator} {shlex.quote(_shown(sys.executable))} -m "$@"; }}'
+        pointed = " ".join(f"{name}={value}" for name, value in self.operator.items())
+        return f'{values}; operator() {{ {pointed} {shlex.quote(_shown(sys.executable))} -m "$@"; }}'
 
     def _client(self) -> str:
         program = (

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local import cache, ports
+from local import cache, ports, runs
 from local.balancer import Balancer
 from local.children import Child, ChildFailedError, Children, base_environment, exit_text, python
 from local.interrupts import InterruptedRunError, Interrupts
@@ -77,7 +77,7 @@ async def up(options: Options, progress: Progress) -> int:
 
     Raises PortTakenError before anything starts.
     """
-    return await run(options, progress, _serve)
+    return await run(options, progress, _serve_noted)
 
 
 async def run(options: Options, progress: Progress, use: Use) -> int:
@@ -120,6 +120,12 @@ async def _run(
         if children.keep_logs:
             progress.line(f"logs are kept in {children.directory}")
         return status
+
+
+async def _serve_noted(running: Running, progress: Progress) -> int:
+    """Serve, and let commands find the run meanwhile."""
+    with runs.noted(runs.Run(running.ready.port, running.ready.operator)):
+        return await _serve(running, progress)
 
 
 async def _serve(running: Running, progress: Progress) -> int:
@@ -175,7 +181,7 @@ async def _start(
     return Running(
         supervisor,
         Ready(
-            address=f"http://{ports.HOST}:{listener.getsockname()[1]}",
+            port=listener.getsockname()[1],
             replicas=tuple(f"http://{ports.HOST}:{each.port}" for each in behind),
             pids=tuple(each.child.process.pid for each in behind),
             api_key=prepared["api_key"],
@@ -229,14 +235,14 @@ async def _prepared(children: Children, preparing: Child, order: dict[str, str])
     return prepared
 
 
-def _operator(overrides: Overrides, twin: Twin) -> str:
+def _operator(overrides: Overrides, twin: Twin) -> dict[str, str]:
     """What an operator's command needs to find this run's tables, and its OpenAI."""
     names = ("PRODKIT_STATE_TABLE", "PRODKIT_LEDGER_TABLE", "PRODKIT_OPENAI_BASE_URL")
     recorded = {name: twin.web.environment[name] for name in names}
     if overrides.openai_base_url is not None:
         recorded["PRODKIT_OPENAI_BASE_URL"] = overrides.openai_base_url
-    found = {"AWS_ENDPOINT_URL": overrides.aws_url, "AWS_REGION": overrides.region, **EMULATED_CREDENTIALS, **recorded}
-    return " ".join(f"{name}={value}" for name, value in found.items())
+    where = {"AWS_ENDPOINT_URL": overrides.aws_url, "AWS_REGION": overrides.region}
+    return {**where, **EMULATED_CREDENTIALS, **recorded}
 
 
 def _made_up_key() -> str:

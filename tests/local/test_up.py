@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -149,6 +150,28 @@ def test_the_commands_on_the_screen_work_as_they_are(up: Up) -> None:
     assert "response.completed" in said[0].stdout
     assert "21:47" in said[1].stdout
     assert said[2].stdout.strip()
+
+
+def test_make_kill_without_a_stack_stops_this_run_and_says_so_and_how_to_undo_it(up: Up) -> None:
+    [line] = [line.strip() for line in up.screen.splitlines() if line.startswith("  make kill ")]
+
+    def run(command: str) -> "subprocess.CompletedProcess[str]":
+        parts = ["make", "--assume-old", ".venv/.installed", *shlex.split(command)[1:]]
+        return subprocess.run(parts, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+
+    def ask() -> str:
+        answer = json.loads(up.post("/v1/responses", {"model": "fast", "input": secrets.token_hex(8)}))
+        return str((answer.get("error") or {}).get("code"))
+
+    assert ask() == "None"
+    killed = run(line)
+    assert killed.returncode == 0
+    assert f"This was the run of make up at {up.address}, and no deployed stack." in killed.stdout
+    until(lambda: {ask() for _ in range(4)} == {"spending_held"})
+    undone = run("make" + killed.stdout.rpartition("Undo: make")[2])
+    assert undone.returncode == 0
+    until(lambda: {ask() for _ in range(4)} == {"None"})
+    assert run("make kill TENANT=nobody UNDO=1 WHY=x PORT=1").returncode != 0, "what is not held is not released"
 
 
 def tried(up: Up) -> dict[str, str]:

@@ -100,7 +100,6 @@ def test_a_reason_may_hold_what_the_shell_and_make_have_a_meaning_for() -> None:
 @pytest.mark.parametrize(
     ("given", "fix"),
     [
-        (["TENANT=acme", "WHY=x"], "name the stack: make kill STACK=dev"),
         (["STACK=dev", "WHY=x"], "name what to stop: TENANT="),
         (["STACK=dev", "ALL=1"], 'say why, for the record and whoever undoes it: WHY="..."'),
     ],
@@ -109,4 +108,16 @@ def test_the_makefile_says_what_is_missing(given: list[str], fix: str) -> None:
     refused = made(*given)
     assert refused.returncode != 0
     assert fix in refused.stderr
-    assert "stacks kill" not in refused.stdout
+    assert " kill " not in refused.stdout
+
+
+def test_without_a_stack_it_is_the_run_on_this_machine_and_an_exported_stack_is_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("STACK", raising=False)
+    assert "-m local kill --port 8080 tenant:'acme'" in made("TENANT=acme", "WHY=x").stdout
+    monkeypatch.setenv("STACK", "prod")
+    refused = made("TENANT=acme", "WHY=x")
+    assert "an exported STACK does not count: make kill STACK=prod" in refused.stderr
+    assert " kill " not in refused.stdout
+    assert "-m stacks kill dev" in made("STACK=dev", "TENANT=acme", "WHY=x").stdout
