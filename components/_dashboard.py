@@ -28,53 +28,50 @@ def body(
 ) -> dict[str, Any]:
     """Three columns: what callers feel, what it costs and what the tasks do; below them the latest failures."""
     app = _app_charts(stack)
-    balancer: list[Any] = ["LoadBalancer", load_balancer]
-    ready: list[Any] = [
-        ["AWS/ApplicationELB", "HealthyHostCount", "TargetGroup", group, *balancer, {"stat": "Minimum", "label": label}]
-        for group, label in zip(target_groups, ("ready tasks", "ready tasks, other group"), strict=False)
-    ]
-    busy = [
-        ["AWS/ECS", metric, "ClusterName", cluster, "ServiceName", name, {"label": f"{kind} {what}", "stat": "Average"}]
-        for kind, name in services.items()
-        for metric, what in (("CPUUtilization", "cpu"), ("MemoryUtilization", "memory"))
-    ]
-    sqs = "AWS/SQS"
-    aws_charts = [
+    aws = [
+        ("Balancer", _balancer_series(load_balancer, target_groups)),
         (
-            "Balancer",
+            "CPU and memory, %",
             [
-                ["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", *balancer, {"stat": "Sum", "label": "5xx of its own"}],
-                [
-                    "AWS/ApplicationELB",
-                    "HTTPCode_Target_5XX_Count",
-                    *balancer,
-                    {"stat": "Sum", "label": "5xx of tasks"},
-                ],
-                *ready,
+                ["AWS/ECS", metric, "ClusterName", cluster, "ServiceName", name, _drawn("Average", f"{kind} {what}")]
+                for kind, name in services.items()
+                for metric, what in (("CPUUtilization", "cpu"), ("MemoryUtilization", "memory"))
             ],
         ),
-        ("CPU and memory, %", busy),
         (
             "Queue",
             [
-                [
-                    sqs,
-                    "ApproximateNumberOfMessagesVisible",
-                    "QueueName",
-                    queue,
-                    {"stat": "Maximum", "label": "waiting"},
-                ],
-                [sqs, "ApproximateAgeOfOldestMessage", "QueueName", queue, {"stat": "Maximum", "label": "oldest, s"}],
-                [
-                    *(sqs, "ApproximateNumberOfMessagesVisible", "QueueName", dead_letters),
-                    {"stat": "Maximum", "label": "dead letters"},
-                ],
+                _queue_series("ApproximateNumberOfMessagesVisible", queue, "waiting"),
+                _queue_series("ApproximateAgeOfOldestMessage", queue, "oldest, s"),
+                _queue_series("ApproximateNumberOfMessagesVisible", dead_letters, "dead letters"),
             ],
         ),
     ]
-    charts = [_chart(place, title, region, metrics) for place, (title, metrics) in enumerate([*app, *aws_charts])]
+    charts = [_chart(place, title, region, metrics) for place, (title, metrics) in enumerate([*app, *aws])]
     rows = -(-len(charts) // _COLUMNS)
     return {"widgets": [*charts, _failures(rows * _HEIGHT, region, log_groups)]}
+
+
+def _balancer_series(load_balancer: Text, target_groups: Sequence[Text]) -> list[list[Any]]:
+    def series(metric: str, statistic: str, label: str, *group: Text) -> list[Any]:
+        return ["AWS/ApplicationELB", metric, *group, "LoadBalancer", load_balancer, _drawn(statistic, label)]
+
+    return [
+        series("HTTPCode_ELB_5XX_Count", "Sum", "5xx of its own"),
+        series("HTTPCode_Target_5XX_Count", "Sum", "5xx of tasks"),
+        *(
+            series("HealthyHostCount", "Minimum", label, "TargetGroup", group)
+            for group, label in zip(target_groups, ("ready tasks", "ready tasks, other group"), strict=False)
+        ),
+    ]
+
+
+def _queue_series(metric: str, queue: Text, label: str) -> list[Any]:
+    return ["AWS/SQS", metric, "QueueName", queue, _drawn("Maximum", label)]
+
+
+def _drawn(statistic: str, label: str) -> dict[str, str]:
+    return {"stat": statistic, "label": label}
 
 
 def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
@@ -224,7 +221,7 @@ def _app_charts(stack: str) -> list[tuple[str, list[Any]]]:
 
 def _series(stack: str, service: str, metric: str, statistic: str, label: str) -> list[Any]:
     where = [part for pair in _metrics.dimensions(stack, service).items() for part in pair]
-    return [_metrics.NAMESPACE, metric, *where, {"stat": statistic, "label": label}]
+    return [_metrics.NAMESPACE, metric, *where, _drawn(statistic, label)]
 
 
 def _named(id_: str, series: list[Any]) -> list[Any]:
