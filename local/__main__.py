@@ -19,7 +19,7 @@ def command() -> Coroutine[Any, Any, int]:
     parser = argparse.ArgumentParser(prog="python -m local", description="The product on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("up", help="start everything and serve")
-    serve.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")), help="where it answers (PORT)")
+    serve.add_argument("--port", type=int, default=os.environ.get("PORT", "8080"), help="where it answers (PORT)")
     serve.add_argument(
         "--upstream",
         default=os.environ.get("UPSTREAM", "simulator"),

@@ -74,7 +74,10 @@ def _views(text: str) -> list[str]:
 
 
 def _day(text: str) -> str:
-    return datetime.date.fromisoformat(text).isoformat()
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day; write it as 2026-11-30") from None
 
 
 async def _report(table: LedgerTable, day: str, by: Sequence[str]) -> int:

@@ -356,6 +356,7 @@ def test_a_start_that_fails_says_why_and_keeps_only_its_logs() -> None:
         ({"UPSTREAM": "openai", "OPENAI_API_KEY": ""}, [], "needs OPENAI_API_KEY"),
         ({"UPSTREAM": "azure"}, [], "choose simulator or openai"),
         ({}, ["--port", "70000"], "not from 0 to 65535"),
+        ({"PORT": "http"}, [], "--port: invalid int value: 'http'"),
         ({}, ["--replicas", "0"], "choose 1 to 20"),
     ],
 )

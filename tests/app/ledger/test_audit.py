@@ -159,6 +159,9 @@ async def test_a_report_tells_by_any_view_what_was_paid_and_how_much_of_the_prom
     with pytest.raises(SystemExit):
         command.main(["report", "--by", "tenant,colour"])
     assert "'colour' is no view; choose from tenant, key, feature" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["report", "--day", "2026-13-01"])
+    assert "'2026-13-01' is no day; write it as 2026-11-30" in capsys.readouterr().err
 
 
 def test_the_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
