@@ -54,6 +54,10 @@ class BudgetGate:
                     f"money is refused until an operator releases it (python -m app.budgets release {scope}).",
                 )
 
+    def held(self, identity: Identity, model: str) -> bool:
+        """Whether a call would not pass now."""
+        return any(scope in self._control.current.holds for scope in scopes_of(identity, model))
+
     def may_use(self, model: str) -> bool:
         """Whether a model may answer in another's place."""
         return f"model:{model}" not in self._control.current.holds

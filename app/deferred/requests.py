@@ -172,10 +172,9 @@ class DeferredRequests:
         item = await self._store.get(pk_of(tenant), sk_of(name))
         return None if item is None else _request(item)
 
-    async def payload(self, tenant: str, name: str) -> bytes | None:
+    async def payload(self, request: Deferred) -> bytes | None:
         """What to ask OpenAI; None once it is deleted."""
-        request = await self.get(tenant, name)
-        return None if request is None else await self._store.read(_payload_key(request))
+        return await self._store.read(_payload_key(request))
 
     async def answer(self, request: Deferred) -> bytes | None:
         """OpenAI's answer, None when there is none."""

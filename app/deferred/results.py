@@ -112,7 +112,7 @@ class Results:
             entry = self._entry(done, usage, upstream, line["at"], estimated=estimated)
             if await self._requests.finish(request, done, entry, answer):
                 self._services.metrics.count(DEFERRED_ANSWERED)
-                self._tell(done, _identity(request), usage, upstream, estimated=estimated)
+                self._tell(done, identity_of(request), usage, upstream, estimated=estimated)
                 return
 
     async def _unanswered(self, job: Job, batch: Batch, left: Mapping[str, str]) -> None:
@@ -241,6 +241,6 @@ def _usage(request: Deferred, body: Any, size: int) -> tuple[Usage, bool]:
     return replace(NOTHING, input_tokens=text_tokens(request.size), output_tokens=text_tokens(size)), True
 
 
-def _identity(request: Deferred) -> Identity:
+def identity_of(request: Deferred) -> Identity:
     """Whoever asked, as far as an account needs to know; a key revoked since still pays for what it asked for."""
     return Identity(request.tenant, request.key_id, "", "user", None, None)

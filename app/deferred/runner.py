@@ -18,9 +18,9 @@ import orjson
 from app.deferred.batch_api import OVER, BatchApi, BatchAwayError, BatchRefusedError
 from app.deferred.deadline import LEAST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SHARE
 from app.deferred.jobs import CLAIMING, CREATING, DONE, RUNNING, UPLOADED, Job, Jobs, together
-from app.deferred.queue import GatherOrder, JobOrder, job_message
+from app.deferred.queue import GatherOrder, JobOrder, gather_message, job_message
 from app.deferred.requests import EXPIRED, FAILED, GRACE_SECONDS, QUEUED, DeferredRequests
-from app.deferred.results import TOO_LATE, Results
+from app.deferred.results import TOO_LATE, Results, identity_of
 from app.deferred.store import store_of
 from app.errors import ApiError
 from app.observability.metrics import DEFERRED_BATCHES, DEFERRED_OVERDUE
@@ -34,6 +34,8 @@ SETTLE_SECONDS = 60
 """A batch that may have been made is looked for this long before another is made."""
 UNKNOWN_SECONDS = 36 * 3600
 """After its deadline a batch of which OpenAI says nothing is given up; sooner than its job's record is forgotten."""
+HELD_SECONDS = 300.0
+"""Until a request whose spending is on hold is looked at again."""
 SWEEP_SECONDS = 300.0
 _CHANCE = SystemRandom()
 AWAY_SECONDS = 30.0
@@ -54,6 +56,7 @@ class Runner:
         self._api = BatchApi(services)
         self._results = Results(services, self._store, self._api)
         self._metrics = services.metrics
+        self._budgets = services.budgets
         self._pause_seconds = services.settings.defer_collect_seconds
         self._owner = os.urandom(8).hex()
 
@@ -124,10 +127,18 @@ class Runner:
         return 0.0
 
     async def _line(self, job: Job, tenant: str, name: str) -> bytes:
-        """A request's line in the file; empty when it is not to be asked any more."""
+        """A request's line in the file; empty when it is not to be asked any more, or not yet."""
+        request = await self._requests.get(tenant, name)
+        if request is None or not request.is_open:
+            return b""
+        if self._budgets.held(identity_of(request), request.model):
+            if request.status == QUEUED:
+                await self._requests.wait(request)
+                await self._store.send(gather_message(request), HELD_SECONDS)
+            return b""
         if not await self._requests.claim(tenant, name, job.id):
             return b""
-        payload = await self._requests.payload(tenant, name)
+        payload = await self._requests.payload(request)
         if payload is None:
             return b""
         line = {"custom_id": name, "method": "POST", "url": job.endpoint, "body": orjson.Fragment(payload)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.budgets.control import Control, Hold
 from app.deferred import runner as runner_module
 from app.deferred.batch_api import BatchApi, BatchRefusedError
 from app.deferred.requests import DUE_PK, DeferredRequests
@@ -187,6 +188,26 @@ async def test_a_request_that_is_deleted_while_openai_works_on_it_is_metered(yar
     await yard.work(lambda: nothing_waits(yard))
     billed = simulator.batches()[0]["billed"]["output_tokens"]
     assert sum(each.output for each in await entries(yard)) == billed
+
+
+async def test_what_waits_is_not_asked_while_its_tenant_is_on_hold(
+    yard: Yard, simulator: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "HELD_SECONDS", 0.0)
+    accepted = await yard.send(HELLO)
+    control = yard.services.control
+    await control.stop()  # the test says what it read
+    control.current = Control({f"tenant:{yard.identity.tenant}": Hold("ops", "runaway", "now")})
+
+    async def looked_at_twice() -> bool:
+        return len(yard.worked) >= 4
+
+    await yard.work(looked_at_twice)
+    assert simulator.batches() == []
+    assert (await yard.look(accepted["id"]))["status"] == "queued"
+    control.current = Control()
+    await yard.work(yard.over(accepted["id"]))
+    assert (await yard.look(accepted["id"]))["status"] == "completed"
 
 
 class Crash(BaseException):
