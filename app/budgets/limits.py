@@ -23,6 +23,7 @@ NO_LIMIT = "none"
 DEFAULT = "default"
 """As the log says it: the limit that the stack has where nobody set one."""
 MOST_SHOWN = 200
+SUSPENSE = "SUSPENSE was leased by replicas that died, and comes back by evidence: see python -m app.ledger verify"
 _USD = re.compile(USD_PATTERN)
 
 
@@ -46,6 +47,10 @@ async def shown(table: LedgerTable, now: float) -> list[str]:
     lines += [_shown(*row) for row in there[:MOST_SHOWN]]
     if len(there) > MOST_SHOWN:
         lines.append(f"and {len(there) - MOST_SHOWN} more that spent less")
+    if any(item.suspense for _, _, item in there):
+        lines.append(
+            "SUSPENSE was leased by replicas that died, and comes back by evidence: python -m app.ledger verify"
+        )
     return lines
 
 

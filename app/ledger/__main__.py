@@ -11,17 +11,23 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from app.aws import Aws
-from app.ledger.audit import Booked, book, broken_sums, compare, dollars_agree
+from app.ledger.audit import Booked, Finding, book, broken_sums, compare, dollars_agree
 from app.ledger.auditor import Auditor, Report
 from app.ledger.bill import read_bill
 from app.ledger.entries import WITHOUT_ATTEMPT, total
-from app.ledger.evidence import Bill, Residual, Silent, judge, silent_boots
+from app.ledger.evidence import AUDIT, Bill, Residual, Silent, judge, silent_boots
+from app.ledger.evidence import residual as residual_of
 from app.ledger.item import Item
 from app.ledger.table import LedgerTable
 from app.prices import usd
 from app.settings import Reader, SettingsError, address
 
 KEY_VARIABLE = "OPENAI_ADMIN_KEY"
+ESTIMATES = "what was lost of the same model, up to as many tokens, cannot be told from them"
+SUSPENSE = (
+    "the job settle-suspense settles it, by itself in a stack with rotationDays; in any other --resolve-final does, "
+    "once the bill of this day is final, or it ends with its window (docs/money.md)"
+)
 VIEWS = ("tenant", "key", "feature", "asked", "model", "tier", "outcome")
 DEFAULT_VIEWS = ("tenant", "model", "tier", "outcome")
 
@@ -103,19 +109,24 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
     items = {scope: item for scope in await table.scopes(window) if (item := await table.read(scope, window))}
     problems = broken_sums(items)
     sums: dict[str, Booked] = {}
-    count = mine = 0
+    count = mine = filed = 0
     async for page in table.day_pages(day):
         book(sums, page.entries)
         count, mine = count + len(page.entries), mine + total(page.entries)
+        filed += total(page.entries) if page.boot.startswith(AUDIT) else 0
     suspended = any(item.susp for item in items.values())
     findings = compare(sums, bill.tokens, bill.pico, suspended)
+    missing = residual_of(findings, filed)
+    # What an audit filed has dollars and no tokens: it explains those of the calls that nobody wrote down.
+    settled = filed > 0 and missing.clear and dollars_agree(filed, filed + missing.pico)
     for finding in findings:
         own, theirs = finding.booked, finding.billed
         sys.stdout.write(
-            f"{finding.model}: billed {theirs.input} + {theirs.output} tokens; entries {own.exact.input} + "
-            f"{own.exact.output} exact, up to {own.estimated.input} + {own.estimated.output} estimated\n"
+            f"{finding.model or 'suspense that was settled'}: billed {theirs.input} + {theirs.output} tokens; entries "
+            f"{own.exact.input} + {own.exact.output} exact, up to {own.estimated.input} + {own.estimated.output} "
+            "estimated\n"
         )
-        if any(finding.unexplained):
+        if min(finding.unexplained) < 0 or (max(finding.unexplained) > 0 and not settled):
             problems.append(f"{finding.model}: {finding.unexplained} tokens are unexplained")
     residual = sum(finding.corrected_pico for finding in findings)
     if resolve:
@@ -132,7 +143,18 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
         f"{day}: {count} entries, {usd(mine)}; OpenAI billed {usd(theirs_pico)}; {len(problems)} unexplained; "
         f"suspense {'resolved' if resolve else usd(left)}\n"
     )
+    for note in _notes(findings, 0 if resolve else left):
+        sys.stdout.write(f"{note}\n")
     return 1 if problems else 0
+
+
+def _notes(findings: Sequence[Finding], left: int) -> list[str]:
+    """What the comparison cannot say, and what becomes of suspense."""
+    estimated = sum(finding.booked.estimated_pico for finding in findings)
+    return [
+        *([f"{usd(estimated)} of the entries are estimates: {ESTIMATES}"] if estimated else []),
+        *([f"suspense is what replicas held that died: {SUSPENSE}"] if left else []),
+    ]
 
 
 async def _resolve(table: LedgerTable, window: str, items: dict[str, Item], residual: int, day: str) -> None:

@@ -16,10 +16,12 @@ from app.ledger import MONTHLY, Entry
 from app.ledger.entries import MAX_ENTRIES, Outcome
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES as RESPONSES_ENDPOINT
+from app.pipeline.estimate import text_tokens
 from app.pipeline.messages import Call
 from app.pipeline.pay import SLICE_TOKENS, Payment, feature_of, shows_every_token
 from app.pipeline.record import Record
 from app.prices import Usage
+from app.upstream.sse import Splitter, read
 from tests.app.conftest import wait_until
 from tests.app.faults.conftest import CHAT, RESPONSES, Gateway
 
@@ -88,6 +90,42 @@ async def test_a_stream_with_money_enough_is_extended_to_its_end(gateway: Gatewa
     usage = outcome.events[-1]["response"]["usage"]
     assert usage["output_tokens"] > 4 * SLICE_TOKENS
     assert await gateway.spent_pico() == gateway.cost_pico("fast", usage["input_tokens"], usage["output_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "hidden"), [(PLAIN, False), ({}, True)], ids=["all of it is seen", "some of it is hidden"]
+)
+async def test_a_stream_that_its_caller_leaves_is_charged_what_arrived_or_the_most_and_says_that_it_is_an_estimate(
+    gateway: Gateway, fields: dict[str, Any], hidden: bool
+) -> None:
+    gateway.upstream.fault("stall", after=120)  # then nothing more is on its way
+    body: Any = (await gateway.reply(input=LONG, stream=True, max_output_tokens=500, **fields)).body
+    text, splitter = "", Splitter()
+    async for piece in body:
+        events = [orjson.loads(read(raw).data) for raw in splitter.feed(piece) if read(raw).data]
+        text += "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+        if len(text) > 200:
+            break
+    await body.aclose()
+    [entry] = await entries(gateway)
+    assert (entry.outcome, entry.flags, entry.input > 0) == (Outcome.CANCELLED, "estimated", True)
+    if hidden:
+        assert entry.output == 500
+    else:
+        assert text_tokens(len(text)) <= entry.output < 500, "no less than the caller got"
+    assert entry.pico == gateway.cost_pico("fast", entry.input, entry.output) == await gateway.spent_pico()
+
+
+async def test_an_answer_that_a_stop_sequence_cuts_is_an_estimate_and_one_that_ends_by_itself_is_not(
+    gateway: Gateway,
+) -> None:
+    for stop in ("what", "never said"):
+        await gateway.ask(input=LONG, stop=stop, max_output_tokens=3_000, **PLAIN)
+    cut, whole = await entries(gateway)
+    assert (cut.outcome, cut.flags) == (Outcome.CUT, "estimated")
+    assert 0 < cut.output < whole.output // 2
+    assert (whole.outcome, whole.flags) == (Outcome.OK, "")
+    assert whole.output > 1_000
 
 
 async def test_a_call_whose_worst_case_has_no_room_is_refused_before_anything_is_sent(gateway: Gateway) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.aws import Aws
 from app.ledger import Entry, Ledger, Payer
 from app.ledger import __main__ as command
-from app.ledger.audit import Booked, Tokens, book, broken_sums, compare, dollars_agree, share_out
+from app.ledger.audit import CLOSE_PICO, Booked, Tokens, book, broken_sums, compare, dollars_agree, share_out
 from app.ledger.entries import Kept, Outcome, Page, sequence, total
 from app.ledger.evidence import Bill
 from app.ledger.item import Item, Reclaim, Slot
@@ -107,13 +107,21 @@ async def test_what_a_dead_replica_was_billed_is_resolved_by_evidence_to_the_las
             await table.step(scope, "M2026-11", Reclaim(handle, slot))
     bill = Bill({"m": Tokens(15, 15)}, {"m": 650})
     assert await command._verify(table, DAY, bill, resolve=False) == 0
+    assert "in any other --resolve-final does" in capsys.readouterr().out
     assert await command._verify(table, DAY, bill, resolve=True) == 0
     for scope in await table.scopes("M2026-11"):
         item = await table.read(scope, "M2026-11")
         assert item is not None
         assert (item.spent, item.avail, item.slots, item.susp) == (650, item.limit - 650, {}, {}), scope
     assert sum([total(page.entries) async for page in table.day_pages(DAY)]) == 650
-    assert "0 unexplained; suspense resolved" in capsys.readouterr().out
+    resolved = capsys.readouterr().out
+    assert "0 unexplained; suspense resolved" in resolved
+    assert "--resolve-final" not in resolved
+    assert "estimates" not in resolved
+    assert await command._verify(table, DAY, bill, resolve=False) == 0
+    assert "$0.00000000025 of the entries are estimates: what was lost of the same model" in capsys.readouterr().out
+    more = Bill({"m": Tokens(1_015, 15)}, {"m": 1_650 + 2 * CLOSE_PICO})
+    assert await command._verify(table, DAY, more, resolve=False) == 1, "what was settled explains itself alone"
 
 
 @pytest.mark.process
