@@ -55,8 +55,12 @@ class OpenStream:
 
     def see(self, raw: bytes) -> bytes:
         """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
+        return self.note(raw, *sse.read(raw))
+
+    def note(self, raw: bytes, name: str, data: bytes) -> bytes:
+        """The same for one that is read already."""
         meter = self.meter
-        if not meter.see(sse.read(raw)):
+        if not meter.see(name, data):
             return b""
         if self.first_token_at is None and meter.output_bytes:
             self.first_token_at = time.perf_counter()

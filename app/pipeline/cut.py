@@ -143,6 +143,8 @@ def _place(delta: dict[str, Any]) -> tuple[int, int]:
 class CutStream(MeteredStream):
     """A stream of the Responses API that ends at the plan's stop sequences. What arrived until then is paid for."""
 
+    _passes_all = False
+
     def __init__(
         self,
         stream: OpenStream,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from app.models import Usage
 from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
-
-if TYPE_CHECKING:
-    from app.upstream.sse import Event
 
 NATURAL_ENDS = frozenset({"stop", "tool_calls", "function_call"})
 """Reasons of a choice of Chat Completions to end that are no cut and no filter."""
@@ -75,8 +72,11 @@ class StreamMeter(Protocol):
     def complete(self) -> bool:
         """The answer came to its natural end: what `is_complete` says of a whole one."""
 
-    def see(self, event: Event) -> bool:
-        """Take one event; False when the caller must not get it. Raises ValueError when its data is not JSON."""
+    def see(self, name: str, data: bytes) -> bool:
+        """Take one event, by its name and its data; False when the caller must not get it.
+
+        Raises ValueError for data that is not JSON, and TypeError or AttributeError for another shape.
+        """
 
     def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         """Name and data of the event that tells a client of this API that the stream failed."""
@@ -104,12 +104,12 @@ class ResponsesMeter:
         self.complete = False
         self._sequence = -1
 
-    def see(self, event: Event) -> bool:
+    def see(self, name: str, data: bytes) -> bool:
         """Take one event; every event is for the caller."""
-        if not event.data or event.data == b"[DONE]":
+        if not data or data == b"[DONE]":
             return True
-        document = _object(event.data)
-        kind = document.get("type") or event.name
+        document = _object(data)
+        kind = document.get("type") or name
         sequence = document.get("sequence_number")
         self._sequence = sequence if type(sequence) is int else self._sequence + 1
         if kind.endswith(".delta"):
@@ -179,14 +179,14 @@ class ChatMeter:
         """Every choice that said why it ended came to its natural end."""
         return self.ended and self.error_code is None and bool(self._reasons) and self._reasons <= NATURAL_ENDS
 
-    def see(self, event: Event) -> bool:
+    def see(self, name: str, data: bytes) -> bool:
         """Take one event; the chunk that holds nothing but the usage is hidden from a caller who did not ask for it."""
-        if not event.data:
+        if not data:
             return True
-        if event.data == b"[DONE]":
+        if data == b"[DONE]":
             self.ended = True
             return True
-        chunk = _object(event.data)
+        chunk = _object(data)
         error = chunk.get("error")
         if error is not None:
             self.ended = True
@@ -195,11 +195,16 @@ class ChatMeter:
         choices = chunk.get("choices") or ()
         self.answer = chunk
         for choice in choices:
-            self.output_bytes += _delta_bytes(choice.get("delta") or {})
-            if choice.get("finish_reason") is not None:
-                self._reasons.add(choice["finish_reason"])
+            delta = choice.get("delta")
+            if delta:
+                self.output_bytes += _delta_bytes(delta)
+            reason = choice.get("finish_reason")
+            if reason is not None:
+                self._reasons.add(reason)
         given = chunk.get("usage")
-        usage = None if given is None else read_usage(given)
+        if given is None:
+            return True
+        usage = read_usage(given)
         if usage is None:
             return True
         self.usage = usage

@@ -40,6 +40,9 @@ class StreamEnd:
 class MeteredStream:
     """A stream on its way to the caller. `on_end` is called exactly once, even when nothing was ever read."""
 
+    _passes_all = True
+    """Every event that is for the caller passes as it came."""
+
     def __init__(
         self,
         stream: OpenStream,
@@ -158,7 +161,7 @@ class MeteredStream:
                 flowing.set_result(None)
 
     def _flow_on(self) -> None:
-        write, flowing = self._write, self._flowing
+        write, flowing, response, meter = self._write, self._flowing, self._response, self._meter
         if write is None or flowing is None:
             return
         try:
@@ -166,8 +169,10 @@ class MeteredStream:
                 if not write(found):
                     self.still()
                     return
+                if response.idle() and not meter.ended and meter.output_bytes <= self._paid_bytes:
+                    break  # another look would find nothing to do before OpenAI says more
             if self._paying is None:
-                self._response.wake_at(self._look_at)
+                response.wake_at(self._look_at)
                 return
         except StopAsyncIteration:
             pass
@@ -181,27 +186,38 @@ class MeteredStream:
             raise StopAsyncIteration
         try:
             while True:
-                passed = self._pass_seen()
-                if passed:
+                if self._seen and (passed := self._pass_seen()):
                     return passed
                 piece = self._next_piece()
                 if piece is None:
                     return sse.HEARTBEAT if self._response.silent() else None
                 if not piece:
                     break
-                self._see(piece)
-        except TimeoutError:
+                event = None if self._stream.splitter.unfinished else sse.plain(piece)
+                if event is None:
+                    self._see(piece)
+                    continue
+                passed = self._stream.note(piece, *event)
+                if passed and self._passes_all:
+                    return passed
+                self._seen = [passed] if passed else []
+        except (TimeoutError, UpstreamError, ValueError, TypeError, AttributeError) as error:
+            return self._broken(error)
+        return self._finish()
+
+    def _broken(self, error: Exception) -> bytes:
+        """What is said when no more can be read; raises StopAsyncIteration when nothing is missing."""
+        if isinstance(error, TimeoutError):
             self._over = True
             return self._fail("upstream_timeout", "The stream took longer than this service allows and was ended.")
-        except UpstreamError:
+        if isinstance(error, UpstreamError):
             log.debug("stream cut by upstream")
-        except (ValueError, TypeError, AttributeError) as error:
-            # What arrives is not this API's: passing on more of it would break the caller's parser.
-            log.warning("malformed event from upstream: %s", type(error).__name__)
-            self._over = True
-            passed = self._pass_seen()
-            return passed + self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
-        return self._finish()
+            return self._finish()
+        # What arrives is not this API's: passing on more of it would break the caller's parser.
+        log.warning("malformed event from upstream: %s", type(error).__name__)
+        self._over = True
+        passed = self._pass_seen()
+        return passed + self._fail("upstream_invalid_response", "OpenAI's stream makes no sense; try again.")
 
     def _finish(self) -> bytes:
         """What is said at the end of what OpenAI sent; raises StopAsyncIteration when nothing is missing."""
@@ -254,24 +270,24 @@ class MeteredStream:
 
     def _next_piece(self) -> bytes | None:
         """The next bytes of OpenAI, b"" at the end, None when there are none yet; raises TimeoutError."""
-        if self._meter.output_bytes > self._paid_bytes and not self._paid_on():
+        meter = self._meter
+        if meter.output_bytes > self._paid_bytes and not self._paid_on():
             if self._paying is None or self._paying.done():
                 self._paying = asyncio.ensure_future(self._pay_on())
             return None
         self._paying = None
         if self._ended_here:
             return b""
-        if self._meter.ended:
+        if meter.ended:
             return self._after_end()
-        stream, response = self._stream, self._response
-        deadline = self._deadline
-        if stream.first_token_by is not None and stream.first_token_at is None:
+        stream, deadline, now = self._stream, self._deadline, self._clock()
+        if stream.first_token_at is None and stream.first_token_by is not None:
             deadline = min(deadline, stream.first_token_by)
-        now = self._clock()
         if now >= deadline:  # however much is there to be read
             raise TimeoutError
-        self._look_at = min(deadline, now + self._heartbeat_seconds)
-        return response.take()
+        look_at = now + self._heartbeat_seconds
+        self._look_at = look_at if look_at < deadline else deadline
+        return self._response.take()
 
     def _after_end(self) -> bytes | None:
         now = self._clock()

@@ -142,20 +142,21 @@ class Cycle:
         flow = self._connection.flow
         if flow.write_paused and not self.disconnected:
             await flow.drain()
-        self.write(piece)
-
-    def write(self, piece: bytes) -> bool:
-        """See `Exchange.writer`."""
-        if self.disconnected:
-            return False
-        connection = self._connection
-        if piece:  # none would be the end
-            connection.wire.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        return not connection.flow.write_paused
+        if piece and not self.disconnected:  # none would be the end
+            self._connection.wire.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def writer(self) -> Callable[[bytes], bool]:
         """See `Exchange`."""
-        return self.write
+        flow, write = self._connection.flow, self._connection.wire.write_on
+
+        def write_on(piece: bytes) -> bool:
+            if self.disconnected:
+                return False
+            if piece:
+                write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return not flow.write_paused
+
+        return write_on
 
     async def end(self) -> None:
         """See `Exchange`."""

@@ -67,7 +67,8 @@ class Exchange(Protocol):
 
     def writer(self) -> Callable[[bytes], bool] | None:
         """What writes the next piece as `put` would, but without waiting: it returns False when the reader is behind or
-        gone, and then `put` is to be awaited. None where there is no such thing; asked for after `begin`."""
+        gone, and then `put` is to be awaited. None where there is no such thing; asked for after `begin`. The first
+        piece is to be `put`."""
 
     async def end(self) -> None:
         """Its end, without which the caller knows that something is missing."""

@@ -46,6 +46,8 @@ class HeadWaits(asyncio.Transport):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._held = b""
+        self.write_on = transport.write
+        """Writes what comes after a head and a first piece, so that nothing is held."""
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]

@@ -164,6 +164,10 @@ class Response:
         """Whether all of it has arrived, or its connection is lost."""
         return self._complete
 
+    def idle(self) -> bool:
+        """Whether `take` has nothing, not even the end."""
+        return not self._pieces and not self._complete
+
     def wake(self) -> None:
         """For the connection: whoever waits looks again."""
         if self._listener is not None:

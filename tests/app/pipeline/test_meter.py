@@ -69,11 +69,11 @@ def test_only_a_chat_whose_every_choice_ended_is_complete(reasons: list[str], co
 
 def test_a_responses_stream_is_metered_to_its_end() -> None:
     meter = ResponsesMeter()
-    assert meter.see(event({"type": "response.created", "sequence_number": 0, "response": {}}))
-    assert meter.see(event({"type": "response.output_text.delta", "sequence_number": 1, "delta": "hé"}))
+    assert meter.see(*event({"type": "response.created", "sequence_number": 0, "response": {}}))
+    assert meter.see(*event({"type": "response.output_text.delta", "sequence_number": 1, "delta": "hé"}))
     assert (meter.output_bytes, meter.ended) == (3, False)
     last = {"type": "response.completed", "sequence_number": 2, "response": {"usage": RESPONSES_USAGE}}
-    assert meter.see(event(last))
+    assert meter.see(*event(last))
     assert (meter.usage, meter.ended, meter.error_code) == (USAGE, True, None)
 
 
@@ -89,13 +89,13 @@ def test_a_responses_stream_is_metered_to_its_end() -> None:
 )
 def test_a_responses_stream_says_itself_how_it_failed(last: dict[str, Any], code: str | None) -> None:
     meter = ResponsesMeter()
-    assert meter.see(event(last))
+    assert meter.see(*event(last))
     assert (meter.ended, meter.error_code) == (True, code)
 
 
 def test_the_error_event_of_responses_goes_on_with_the_numbers() -> None:
     meter = ResponsesMeter()
-    meter.see(event({"type": "response.created", "sequence_number": 4}))
+    meter.see(*event({"type": "response.created", "sequence_number": 4}))
     name, data = meter.error_event("upstream_incomplete", "cut")
     assert name == data["type"] == "error"
     assert data == {
@@ -109,28 +109,28 @@ def test_the_error_event_of_responses_goes_on_with_the_numbers() -> None:
 
 def test_a_chat_stream_is_metered_to_done() -> None:
     meter = ChatMeter(hides_usage=True)
-    assert meter.see(event({"choices": [{"delta": {"content": "hé"}}], "usage": None}))
+    assert meter.see(*event({"choices": [{"delta": {"content": "hé"}}], "usage": None}))
     call = {"tool_calls": [{"function": {"arguments": "{}"}}, {"custom": {"input": "abc"}}]}
-    assert meter.see(event({"choices": [{"delta": call}]}))
+    assert meter.see(*event({"choices": [{"delta": call}]}))
     assert meter.output_bytes == 8
-    assert meter.see(event({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    assert meter.see(*event({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
     assert not meter.ended
-    assert not meter.see(event({"choices": [], "usage": CHAT_USAGE}))
-    assert meter.see(event(b"[DONE]"))
+    assert not meter.see(*event({"choices": [], "usage": CHAT_USAGE}))
+    assert meter.see(*event(b"[DONE]"))
     assert (meter.usage, meter.ended, meter.error_code) == (USAGE, True, None)
 
 
 def test_the_usage_chunk_reaches_who_asked_for_it() -> None:
-    assert stream_meter(CHAT, hides_usage=False).see(event({"choices": [], "usage": CHAT_USAGE}))
+    assert stream_meter(CHAT, hides_usage=False).see(*event({"choices": [], "usage": CHAT_USAGE}))
 
 
 def test_a_chunk_with_choices_is_never_hidden() -> None:
-    assert ChatMeter(hides_usage=True).see(event({"choices": [{"delta": {}}], "usage": CHAT_USAGE}))
+    assert ChatMeter(hides_usage=True).see(*event({"choices": [{"delta": {}}], "usage": CHAT_USAGE}))
 
 
 def test_an_error_ends_a_chat_stream() -> None:
     meter = ChatMeter(hides_usage=True)
-    assert meter.see(event({"error": {"code": None, "type": "server_error"}}))
+    assert meter.see(*event({"error": {"code": None, "type": "server_error"}}))
     assert (meter.ended, meter.error_code) == (True, "server_error")
 
 
@@ -138,9 +138,9 @@ def test_an_error_ends_a_chat_stream() -> None:
 @pytest.mark.parametrize("data", [b"{", b"[]", b"1", b"<html>"])
 def test_data_that_is_no_json_object_is_refused(endpoint: Any, data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        stream_meter(endpoint, hides_usage=False).see(event(data))
+        stream_meter(endpoint, hides_usage=False).see(*event(data))
 
 
 @pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
 def test_a_comment_says_nothing(endpoint: Any) -> None:
-    assert stream_meter(endpoint, hides_usage=True).see(sse.Event("", b""))
+    assert stream_meter(endpoint, hides_usage=True).see(*sse.Event("", b""))

@@ -63,8 +63,9 @@ async def test_an_answer_in_pieces_is_chunked_and_the_connection_goes_on() -> No
         await cycle.begin(200, [("x", "y")])
         await cycle.put(b"first")
         await cycle.put(b"")
-        assert cycle.write(b"0123456789abcdef")
-        assert cycle.write(b"")
+        write = cycle.writer()
+        assert write(b"0123456789abcdef")
+        assert write(b"")
         await cycle.end()
 
     connection = Served(serve)
@@ -82,7 +83,7 @@ async def test_a_reader_who_is_slow_holds_up_the_pieces_and_one_who_leaves_does_
     async def serve(cycle: Cycle) -> None:
         await cycle.begin(200, [])
         for number in range(3):
-            assert not cycle.write(b"") or number
+            assert not cycle.writer()(b"") or number
             await cycle.put(b"piece")
             put.append(number)
         await cycle.end()

@@ -42,7 +42,7 @@ def test_no_byte_is_changed_and_only_the_tail_is_kept_back(flow: tuple[list[byte
     splitter = sse.Splitter()
     passed = b"".join(splitter.feed(whole))
     assert whole.startswith(passed)
-    assert splitter.unfinished == len(whole) - len(passed)
+    assert len(splitter.unfinished) == len(whole) - len(passed)
 
 
 def test_an_event_is_read_by_name_and_data_lines() -> None:
@@ -60,6 +60,27 @@ def test_a_comment_is_no_event() -> None:
 def test_what_is_written_is_read_back(name: str, data: bytes) -> None:
     [raw] = sse.Splitter().feed(sse.write(data, name))
     assert sse.read(raw) == sse.Event(name, data)
+
+
+TOKENS = [b"data: ", b"event: ", b"id: ", b"x", b"\n", b"\n\n", b"\r", b" "]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=9).map(b"".join), st.sampled_from([b"", b"\n\n"]))
+def test_what_is_read_at_one_look_is_one_whole_event_and_read_as_any_other(start: bytes, end: bytes) -> None:
+    piece = start + end
+    found = sse.plain(piece)
+    if found is None:
+        return
+    assert sse.Splitter().feed(piece) == [piece]
+    fields = [line.split(b": ", 1) for line in piece.splitlines() if line]
+    names = [value.decode() for name, value in fields if name == b"event"]
+    assert found == ("".join(names), b"\n".join(value for name, value in fields if name == b"data"))
+    assert len(names) <= 1
+
+
+@pytest.mark.parametrize("name", ["", "response.completed"])
+def test_an_event_as_openai_writes_it_is_read_at_one_look(name: str) -> None:
+    assert sse.plain(sse.write(b"{}", name)) == (name, b"{}")
 
 
 def test_an_event_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
