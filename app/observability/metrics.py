@@ -232,13 +232,19 @@ class Metrics:
 
     def start(self) -> None:
         """A request begins. Each start needs one `finish`."""
-        self._count_time()
-        self._in_flight += 1
+        now = self._clock()
+        inside = self._in_flight
+        self._in_flight_seconds += inside * (now - self._changed)
+        self._changed = now
+        self._in_flight = inside + 1
 
     def finish(self) -> None:
         """A request ended, in whatever way."""
-        self._count_time()
-        self._in_flight = max(0, self._in_flight - 1)
+        now = self._clock()
+        inside = self._in_flight
+        self._in_flight_seconds += inside * (now - self._changed)
+        self._changed = now
+        self._in_flight = inside - 1 if inside else 0
 
     def passed(self, seconds: float) -> None:
         """A request was in flight for so long, and never while anything else ran."""
@@ -255,8 +261,9 @@ class Metrics:
 
     def emit(self) -> None:
         """Write one document for the interval since the last one and begin a new interval."""
-        self._count_time()
         now = self._clock()
+        self._in_flight_seconds += self._in_flight * (now - self._changed)
+        self._changed = now
         elapsed = now - self._interval_start
         values: dict[str, object] = dict(self._counts)
         # Scaling reads it: the mean of the interval, as one sample each 10 s would miss a burst of 3 s.
@@ -286,11 +293,6 @@ class Metrics:
         while True:
             await asyncio.sleep(EMIT_SECONDS)
             self.emit()
-
-    def _count_time(self) -> None:
-        now = self._clock()
-        self._in_flight_seconds += self._in_flight * (now - self._changed)
-        self._changed = now
 
 
 def write_once(

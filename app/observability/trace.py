@@ -39,7 +39,7 @@ class Trace:
     @property
     def header(self) -> str:
         """`traceparent` as it names this step."""
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.flags & SAMPLED else '00'}"
 
     @property
     def sampled(self) -> bool:
@@ -109,4 +109,4 @@ def _read(text: str) -> tuple[str, str, int] | None:
 
 
 def _new_span() -> str:
-    return f"{random.getrandbits(64) | 1:016x}"
+    return (random.getrandbits(64) | 1).to_bytes(8).hex()

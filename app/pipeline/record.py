@@ -203,7 +203,8 @@ def _fields(record: Record, latency: float, first_token: float | None, split: Sp
 
     Written out: a loop over names and values takes three times as long, for each request.
     """
-    fields: dict[str, Any] = {"request_id": record.request_id}
+    fields = log.request_fields()
+    fields["request_id"] = record.request_id
     trace, identity = record.trace, record.identity
     if trace is not None:
         fields["trace_id"] = trace.trace_id

@@ -87,7 +87,7 @@ def test_a_key_cut_by_the_length_bound_is_still_gone() -> None:
 
 def test_a_request_is_one_line_with_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     fields = {"request_id": "req_1", "tenant": "acme", "status": 200, "cost_usd": 0.000125, "cut": False}
-    log.request_line(fields)
+    log.request_line(log.request_fields() | fields)
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     line = json.loads(out)
@@ -134,7 +134,7 @@ def test_a_closed_stdout_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> No
             raise BrokenPipeError
 
     monkeypatch.setattr("sys.stdout", Closed())
-    log.request_line({"request_id": "req_1"})
+    log.request_line(log.request_fields())
 
 
 JSON_LIKE = st.recursive(
