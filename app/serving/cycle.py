@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from app.serving.exchange import Raw
     from app.serving.protocol import Protocol
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Cycle:
         "_task",
         "body",
         "disconnected",
+        "headers",
         "held",
         "keep_alive",
         "method",
@@ -47,13 +49,20 @@ class Cycle:
     message_event = _Nobody()
 
     def __init__(
-        self, connection: Protocol, path: str, raw: list[tuple[bytes, bytes]], body: bytes, held: float
+        self,
+        connection: Protocol,
+        path: str,
+        raw: Raw,
+        headers: Mapping[str, str],
+        body: bytes,
+        held: float,
     ) -> None:
         """Of a POST request of HTTP/1.1 whose caller did not ask to close the connection."""
         self._connection = connection
         self.method = "POST"
         self.path = path
         self.raw = raw
+        self.headers = headers
         self.body: bytes | None = body
         self.held: float | None = held
         self.keep_alive = True
@@ -83,7 +92,7 @@ class Cycle:
             # Nothing refers to the task, and nothing to the connection, once it is over: no work for the collector. And
             # a connection that is idle, which refers to its last cycle, keeps no request.
             task, self._task, self._on_left = self._task, None, None
-            del self._connection, self.raw, self.body
+            del self._connection, self.raw, self.headers, self.body
             if task is not None:
                 tasks.discard(task)
 

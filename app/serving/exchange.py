@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -27,6 +27,11 @@ Lines = list[tuple[str, str]]
 """Headers of an answer."""
 
 
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers by their names in lower case. Of a repeated one the last counts."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+
+
 class Watch(Protocol):
     """A block that ends early and in silence when the caller goes away: nobody waits any more."""
 
@@ -44,6 +49,8 @@ class Exchange(Protocol):
     method: str
     path: str
     raw: Raw
+    headers: Mapping[str, str]
+    """The same, to look into."""
     held: float | None
     """Seconds for which the head was held for its body, before the application saw it."""
     body: bytes | None
@@ -84,6 +91,7 @@ class AsgiExchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw: Raw = scope["headers"]
+        self.headers: Mapping[str, str] = headers_of(self.raw)
         self.held: float | None = scope.get(HELD_KEY)
         self._receive = receive
         self._send = send

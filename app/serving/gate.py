@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
@@ -22,7 +23,7 @@ MAX_DIGITS = 16  # of a length; more is no length
 RETRY_AFTER_SECONDS = {INTERACTIVE: (1, 3), BACKGROUND: (5, 15)}
 """When to come back, by chance between these: those who were shed together must not return together."""
 
-_PRIORITY = PRIORITY_HEADER.encode()
+NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 
 
 class Gate:
@@ -49,19 +50,16 @@ class Gate:
         """Whether even an interactive request is refused."""
         return self._metrics.in_flight >= self._limit
 
-    def enter(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Place:
+    def enter(self, headers: Mapping[str, str] = NOTHING_SAID) -> Place:
         """A place, held inside a `with` block. `headers` are the request's, names in lower case; nothing is read.
 
         Raises ApiError 503 `overloaded` when there is no place, 400 for an unknown priority.
         """
-        priority, size = INTERACTIVE, 0
-        for name, value in headers:
-            if name == b"content-length":
-                size = int(value) if value.isdigit() and len(value) < MAX_DIGITS else MAX_BODY_BYTES
-            elif name == b"transfer-encoding":
-                size = MAX_BODY_BYTES  # not said, so as long as is allowed
-            elif name == _PRIORITY:
-                priority = _priority(value)
+        said, wish = headers.get("content-length", "0"), headers.get(PRIORITY_HEADER)
+        size = int(said) if said.isdecimal() and len(said) < MAX_DIGITS else MAX_BODY_BYTES
+        if "transfer-encoding" in headers:
+            size = MAX_BODY_BYTES  # not said, so as long as is allowed
+        priority = INTERACTIVE if wish is None else _priority(wish)
         limit = self._limit if priority == INTERACTIVE else self._background_limit
         if self._metrics.in_flight >= limit:
             raise self._shed(priority, f"This replica serves {limit} {priority} requests already")
@@ -103,8 +101,8 @@ class Place:
         self._gate.give_back(self._size)
 
 
-def _priority(value: bytes) -> str:
-    text = value.decode("latin-1").strip().lower()
+def _priority(value: str) -> str:
+    text = value.strip().lower()
     if text not in RETRY_AFTER_SECONDS:
         message = f"'{PRIORITY_HEADER}' is '{text[:40]}'; send {INTERACTIVE} (the default) or {BACKGROUND}."
         raise ApiError("invalid_value", message, param=PRIORITY_HEADER)

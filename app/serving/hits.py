@@ -17,8 +17,9 @@ from app.pipeline.authenticate import known_identity
 from app.pipeline.endpoints import ENDPOINTS
 from app.pipeline.messages import Call
 from app.pipeline.record import Record
+from app.serving.exchange import headers_of
 from app.serving.protocol import Whole
-from app.serving.v1 import Headers, new_request_id
+from app.serving.v1 import new_request_id
 
 if TYPE_CHECKING:
     from app.pipeline import Pipeline
@@ -53,7 +54,7 @@ class Hits:
 
     def _answer(self, path: str, raw: list[tuple[bytes, bytes]], body: bytes, held: float) -> Whole | None:
         began = time.perf_counter()
-        headers = Headers(raw)
+        headers = headers_of(raw)
         if len(headers) != len(raw) or PRIORITY_HEADER in headers or self._gate.full:
             return None
         services = self._services

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from uvicorn.config import Config
@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.serving.cycle import Cycle
-from app.serving.exchange import HELD_KEY
+from app.serving.exchange import HELD_KEY, headers_of
 
 HOLD_SECONDS = 0.05
 """A head that came alone is held so long for its body, then it goes the ASGI way, which waits longer."""
@@ -162,6 +162,8 @@ class Protocol(HttpToolsProtocol):
         self._paths, self._answer, self._serve = at_once
         self._body: bytes | None = None
         """What has come of the body of a small request; None = there is no such request."""
+        self._asked: Mapping[str, str] = {}
+        """Its headers."""
         self._serving: Cycle | None = None
         self._held: asyncio.TimerHandle | None = None
         self._held_since = 0.0
@@ -205,7 +207,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
-        if self.url in self._paths and self._plain():
+        if self.url in self._paths and self._plain(headers := headers_of(self.headers)):
+            self._asked = headers
             self._body = b""
         else:
             self._go_on()
@@ -226,7 +229,7 @@ class Protocol(HttpToolsProtocol):
         held = self._let_go()
         whole = self._answer(self.url, self.headers, body, held)
         if whole is None:
-            self._serving = cycle = Cycle(self, self.url.decode(), self.headers, body, held)
+            self._serving = cycle = Cycle(self, self.url.decode(), self.headers, self._asked, body, held)
             self.cycle = cycle  # type: ignore[assignment]  # uvicorn asks it whether the answer is complete
             cycle.start(self._serve, self.tasks)
         else:
@@ -235,15 +238,14 @@ class Protocol(HttpToolsProtocol):
 
     # a small request that is read whole
 
-    def _plain(self) -> bool:
+    def _plain(self, headers: Mapping[str, str]) -> bool:
         """Whether nothing about a request or its connection is for uvicorn to handle: a small POST that waits for none
         before it, and that is not the last one."""
-        parser, size = self.parser, 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                size = int(value) if len(value) <= 5 else SMALL_BODY_BYTES + 1  # the parser has checked the digits
+        parser = self.parser
+        size = headers.get("content-length", "0")  # the parser has checked the digits
         return (
-            0 < size <= SMALL_BODY_BYTES
+            len(size) <= 5
+            and 0 < int(size) <= SMALL_BODY_BYTES
             and parser.get_method() == b"POST"
             and (self.cycle is None or self.cycle.response_complete)
             and not self.expect_100_continue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from random import getrandbits
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
@@ -52,7 +52,7 @@ class V1:
         services = self._services_of()
         path = exchange.path
         check_route(path, exchange.method)
-        headers = Headers(exchange.raw)
+        headers = exchange.headers
         authorization = headers.get("authorization")
         record.identity = known_identity(authorization, services.keys) or await authenticate(
             authorization, services.keys
@@ -78,7 +78,7 @@ class V1:
         if reply is not None and isinstance(reply.body, bytes):
             await exchange.send(reply.status, reply.headers, reply.body)
 
-    async def _read(self, exchange: Exchange, headers: Headers, record: Record) -> bytes:
+    async def _read(self, exchange: Exchange, headers: Mapping[str, str], record: Record) -> bytes:
         waited = time.perf_counter()
         body = await exchange.read(headers.get("content-length"))
         record.phases.receive_seconds = time.perf_counter() - waited + (record.phases.receive_seconds or 0.0)
@@ -119,45 +119,7 @@ class V1:
 
 def new_request_id() -> str:
     """An id for one request, as OpenAI's look."""
-    return f"req_{getrandbits(128):032x}"  # a name, not a secret; seeded by the system for each process
-
-
-class _Encoded(dict[str, bytes]):
-    """Names of headers as they come, each encoded once. They are asked for by this program alone, so they are few."""
-
-    def __missing__(self, name: str) -> bytes:
-        encoded = self[name] = name.encode("latin-1")
-        return encoded
-
-
-_ENCODED = _Encoded()
-
-
-class Headers(Mapping[str, str]):
-    """A request's headers by their names in lower case; only what is asked for is decoded."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        """`raw` as ASGI gives them: names in lower case. Of a repeated one the last counts."""
-        self._raw = dict(raw)
-
-    def __getitem__(self, name: str) -> str:
-        return self._raw[_ENCODED[name]].decode("latin-1")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """As a mapping's; its own would raise and catch an error for each that is missing."""
-        value = self._raw.get(_ENCODED[name])
-        return default if value is None else value.decode("latin-1")
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.encode("latin-1", "replace") in self._raw
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.decode("latin-1") for name in self._raw)
-
-    def __len__(self) -> int:
-        return len(self._raw)
+    return "req_" + getrandbits(128).to_bytes(16).hex()  # a name, not a secret; seeded by the system for each process
 
 
 def check_route(path: str, method: str) -> None:

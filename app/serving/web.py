@@ -122,7 +122,7 @@ class WebApp:
         record = self._record(exchange)
         try:
             assert self._gate is not None, "requests come after the lifespan's start"
-            with self._gate.enter(exchange.raw):
+            with self._gate.enter(exchange.headers):
                 await work(exchange, record)
         except ApiError as error:
             record.refused(error)
@@ -148,7 +148,10 @@ class WebApp:
             record.phases.started -= held
             record.phases.receive_seconds = held
         exporting = self._services is not None and self._services.metrics.telemetry is not None
-        record.trace = trace.begin(exchange.raw, record.request_id, sampled=exporting)
+        if trace.HEADER in exchange.headers:
+            record.trace = trace.begin(exchange.raw, record.request_id, sampled=exporting)
+        else:
+            record.trace = trace.new(record.request_id, sampled=exporting)
         return record
 
     async def _product(self, scope: Scope, receive: Receive, send: Send, _: Exchange, record: Record) -> None:

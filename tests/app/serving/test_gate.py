@@ -11,15 +11,15 @@ from app.observability.metrics import SHED_REQUESTS, Metrics
 from app.pipeline.bound import MAX_BODY_BYTES
 from app.serving.gate import SMALL_BODY_BYTES, Gate
 
-BACKGROUND = [(b"x-prodkit-priority", b"background")]
-INTERACTIVE = [(b"x-prodkit-priority", b"Interactive")]
+BACKGROUND = {"x-prodkit-priority": "background"}
+INTERACTIVE = {"x-prodkit-priority": "Interactive"}
 
 
 class Counts(Metrics):
     """Keeps what was counted."""
 
     def __init__(self) -> None:
-        super().__init__("dev", "web", write=lambda _: None)
+        super().__init__("dev", "we", write=lambda _: None)
         self.counted: list[str] = []
 
     def count(self, name: str, value: float = 1) -> None:
@@ -27,21 +27,21 @@ class Counts(Metrics):
         super().count(name, value)
 
 
-def refusal(gate: Gate, headers: list[tuple[bytes, bytes]]) -> ApiError:
+def refusal(gate: Gate, headers: dict[str, str]) -> ApiError:
     with pytest.raises(ApiError) as caught, gate.enter(headers):
         pass
     return caught.value
 
 
-def body(size: int) -> list[tuple[bytes, bytes]]:
-    return [(b"content-length", str(size).encode())]
+def body(size: int) -> dict[str, str]:
+    return {"content-length": str(size)}
 
 
 def test_more_requests_than_fit_are_shed_counted_and_told_when_to_come_back() -> None:
     metrics = Counts()
     gate = Gate(2, metrics, 0, chance=lambda least, _most: least)
     with gate.enter(), gate.enter():
-        error = refusal(gate, [])
+        error = refusal(gate, {})
         assert (error.status, error.code, error.headers["retry-after"]) == (503, "overloaded", "1")
         assert metrics.in_flight == 2
     with gate.enter():
@@ -64,7 +64,7 @@ def test_those_who_are_shed_together_do_not_return_together() -> None:
 
 
 def test_an_unknown_priority_is_named_with_the_ones_there_are() -> None:
-    error = refusal(Gate(1, Counts(), 0), [(b"x-prodkit-priority", b"urgent")])
+    error = refusal(Gate(1, Counts(), 0), {"x-prodkit-priority": "urgent"})
     assert (error.status, error.param) == (400, "x-prodkit-priority")
     assert "interactive" in error.message
     assert "background" in error.message
@@ -85,13 +85,14 @@ def test_long_bodies_share_one_bound_and_small_ones_pass_it() -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        [(b"transfer-encoding", b"chunked")],
+        {"transfer-encoding": "chunked"},
         body(10**12),
-        [(b"content-length", b"9" * 5_000)],
-        [(b"content-length", b"x")],
+        {"content-length": "9" * 5_000},
+        {"content-length": "x"},
+        {"content-length": "²"},
     ],
 )
-def test_a_body_of_no_known_length_counts_as_the_longest(headers: list[tuple[bytes, bytes]]) -> None:
+def test_a_body_of_no_known_length_counts_as_the_longest(headers: dict[str, str]) -> None:
     gate = Gate(9, Counts(), MAX_BODY_BYTES)
     with gate.enter(headers):
         assert gate.body_bytes == MAX_BODY_BYTES
