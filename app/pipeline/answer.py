@@ -17,9 +17,13 @@ MAX_ANSWER_BYTES = 96 * 1024 * 1024
 """2,048 embeddings of 3,072 dimensions written as decimals are about 75 MB; nothing honest is longer."""
 
 # Headers of OpenAI that mean something to its client. Those that name the organisation or the project are ours.
-_PASSED = frozenset(
-    {b"content-type", b"openai-processing-ms", b"openai-version", b"retry-after", b"retry-after-ms", b"x-should-retry"}
-)
+_PASSED = {
+    name.encode(): name
+    for name in (
+        *("content-type", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms", "x-should-retry"),
+        *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+    )
+}
 _PASSED_PREFIX = b"x-ratelimit-"
 REQUEST_ID = b"x-request-id"
 """OpenAI's id of a request."""
@@ -79,7 +83,7 @@ def invalid_response(response: Response) -> ApiError:
 def passed_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """The headers of OpenAI that go to the caller; names are in lower case."""
     return [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (_PASSED.get(name) or name.decode("latin-1"), value.decode("latin-1"))
         for name, value in headers
         if name in _PASSED or name.startswith(_PASSED_PREFIX)
     ]

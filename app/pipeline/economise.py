@@ -30,7 +30,8 @@ def affordable_plan(
     identity = call.identity
     # What goes into a batch costs half: it is what the ladder wants background requests to do.
     batched = DEADLINE_HEADER in call.headers
-    background = not batched and call.headers.get(PRIORITY_HEADER, "").strip().lower() == BACKGROUND
+    priority = call.headers.get(PRIORITY_HEADER)
+    background = priority is not None and not batched and priority.strip().lower() == BACKGROUND
     models = services.models.current
     record.rung, changed = services.budgets.degrade(endpoint, document, models, identity, background=background)
     plan = make_plan(endpoint, changed, models)

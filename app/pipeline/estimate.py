@@ -16,7 +16,7 @@ ATTACHMENT_TOKENS = 1_500
 MESSAGE_TOKENS = 4  # what frames one message or item
 
 _ATTACHMENTS = frozenset({"image_url", "file_data", "input_audio", "file_url"})
-_ALSO_READ = ("instructions", "tools", "functions", "text", "response_format")
+_ALSO_READ = frozenset({"instructions", "tools", "functions", "text", "response_format"})
 
 
 def text_tokens(size_bytes: int) -> int:
@@ -27,9 +27,10 @@ def text_tokens(size_bytes: int) -> int:
 def input_tokens(endpoint: Endpoint, document: Mapping[str, Any]) -> int:
     """Estimated tokens that the model reads for a bounded body; at least 1."""
     total = _tokens(document[endpoint.content])
-    for name in _ALSO_READ:
-        if document.get(name) is not None and name in endpoint.fields:
-            total += text_tokens(len(orjson.dumps(document[name])))
+    if not _ALSO_READ.isdisjoint(document):
+        for name in _ALSO_READ & document.keys() & endpoint.fields.keys():
+            if document[name] is not None:
+                total += text_tokens(len(orjson.dumps(document[name])))
     return max(1, total)
 
 
@@ -41,6 +42,8 @@ def _tokens(node: object) -> int:
             return len(node)  # already tokens
         return sum(map(_tokens, node))
     if isinstance(node, dict):
-        own = MESSAGE_TOKENS if "role" in node else 0
-        return own + sum(ATTACHMENT_TOKENS if name in _ATTACHMENTS else _tokens(node[name]) for name in node)
+        total = MESSAGE_TOKENS if "role" in node else 0
+        for name, value in node.items():
+            total += ATTACHMENT_TOKENS if name in _ATTACHMENTS else _tokens(value)
+        return total
     return 0

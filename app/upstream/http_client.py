@@ -13,6 +13,8 @@ import httptools
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes in a row that are no body: headers, those of interim answers before them, trailers."""
+_FRAMES = frozenset({b"content-length", b"transfer-encoding"})
+"""An answer with one of these says where it ends."""
 HELD_BYTES = 128 * 1024
 """Unread bytes of an answer after which the connection is not read from: OpenAI waits with the reader."""
 WRITE_BYTES = 256 * 1024
@@ -50,6 +52,7 @@ class Response:
         "_connection",
         "_error",
         "_listener",
+        "_loop",
         "_pieces",
         "_silent",
         "_size",
@@ -60,7 +63,8 @@ class Response:
         "status",
     )
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         """Names in lower case."""
@@ -176,20 +180,20 @@ class Response:
             self._waiter.set_result(None)
 
     def _expect(self) -> asyncio.Future[None]:
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_at(at, self._tick)
+        self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         if self._listener is None and (self._waiter is None or self._waiter.done()):
             return  # the next wait sets it again
-        if asyncio.get_running_loop().time() < self._by:
+        if self._loop.time() < self._by:
             self._set_timer(self._by)
         else:
             self._silent = True
@@ -210,6 +214,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_free: Callable[[Connection], object], on_lost: Callable[[Connection], object]) -> None:
         self._on_free = on_free
         self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: Any = httptools.HttpResponseParser(self)
         self._response: Response | None = None
@@ -217,6 +222,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._framed = False
         """The answer says where it ends; else the end of the connection is its end."""
+        self._packed = False
         self._keep_alive = False
         self._paused = False
         self._writable: asyncio.Future[None] | None = None
@@ -232,7 +238,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         assert self._response is None, "one call at a time"
-        response = self._response = Response(self)
+        response = self._response = Response(self, self._loop)
         self._head_bytes = 0
         self._keep_alive = False
         try:
@@ -305,7 +311,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Called by the event loop."""
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
@@ -339,12 +345,15 @@ class Connection(asyncio.Protocol):
         if response is not None and response.complete:
             self._keep_alive = False  # a second answer to one request
         self._headers = []
-        self._framed = False
+        self._framed = self._packed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too."""
         name = name.lower()
-        self._framed = self._framed or name in (b"content-length", b"transfer-encoding")
+        if name in _FRAMES:
+            self._framed = True
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            self._packed = True
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -352,7 +361,7 @@ class Connection(asyncio.Protocol):
         response, status = self._response, self._parser.get_status_code()
         if response is None or response.status or 100 <= status < 200:
             return
-        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in self._headers):
+        if self._packed:
             self._refuse(response)  # nobody asked for a packed one, and it would be metered as what it is not
             return
         response.headers = self._headers
