@@ -25,23 +25,22 @@ def no_ledger() -> None:
         record.usage = usage or (unknown(plan, output_bytes) if plan is not None else NOTHING)
         return record.usage
 
-    async def reserve(self: Payment, plan: Any) -> None:
+    def reserve_at_once(self: Payment, plan: Any) -> bool:
         self.plan = plan
+        return True
 
-    replace(Payment, ready=lambda self, plan: self.plan is plan, reserve=reserve, settle=settle)
-    replace(Payment, **dict.fromkeys(("release", "failed", "given_up", "cached"), _nothing))
+    replace(Payment, ready=lambda self, plan: self.plan is plan, reserve_at_once=reserve_at_once, settle=settle)
+    replace(Payment, **dict.fromkeys(("release", "take_back", "failed", "given_up", "cached"), _nothing))
     replace(Ledger, start=_nothing, count=_nothing)
 
 
 def no_limits() -> None:
     """Nobody's requests and tokens are counted, by estimate or by usage, and OpenAI's headers are not read."""
-    from app import pipeline
-    from app.limits import ANYBODY, Grant, Limiter
+    from app.limits import Grant, Limiter
 
     grant = Grant((), 0, 0, 0.0)
     replace(Grant, headers={})
     replace(Limiter, take=lambda *_, **__: grant, enter_at_once=lambda *_: grant, saw=_nothing, settle=_nothing)
-    pipeline.__dict__["caller_of"] = lambda *_: ANYBODY
 
 
 PARTS: Mapping[str, Callable[[], None]] = {"ledger": no_ledger, "limits": no_limits}

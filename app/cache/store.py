@@ -46,7 +46,7 @@ class Store:
     def ask(self, place: Place, token: str, milliseconds: int, *, anew: bool = False) -> Asked:
         """The first half of `claim`, for who has other work to do before it waits."""
         arguments = (token, self._replica, milliseconds, place.fingerprint, int(anew))
-        return self._valkey.ask(CLAIM.command(_keys(place), *arguments))
+        return self._valkey.ask(CLAIM.command(_keys(place), *arguments), ahead=True)
 
     async def claimed(self, place: Place, token: str, asked: Asked) -> Claim:
         """The second half of `claim`."""

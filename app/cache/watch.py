@@ -87,8 +87,12 @@ class Watch:
         """Whether another replica still works, as far as can be known."""
         return self.peers.alive(replica, self._clock())
 
+    def known_stamp(self, fields: tuple[str, ...]) -> str | None:
+        """The epochs of the fields as one text, when they are known here."""
+        return self.epochs.stamp(fields, self._clock())
+
     async def stamp(self, fields: tuple[str, ...]) -> str | None:
-        """The epochs of the fields as one text, asked for when they are not known here; None = not to be had."""
+        """The same, asked for when they are not known here; None = not to be had."""
         found = self.epochs.stamp(fields, self._clock())
         if found is not None:
             return found

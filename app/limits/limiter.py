@@ -252,6 +252,14 @@ class Limiter:
             if back > 0 and scope.queue:
                 self._leases.pump(scope)
 
+    def take_back(self, grant: Grant) -> None:
+        """Give back a grant whole: its call is not made after all."""
+        for scope in grant.scopes:
+            scope.give_back(1, grant.tokens, grant.streams)
+            self._leases.note(scope)
+            if scope.queue:
+                self._leases.pump(scope)
+
     async def sweep(self) -> int:
         """Remove the buckets that are full, which is what a missing bucket means; returns how many were removed.
 

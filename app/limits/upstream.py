@@ -114,6 +114,8 @@ class UpstreamScope(Scope):
         """For a call that has taken its part, of so many tokens, and is sent now."""
         if not (self.limits.requests and self.limits.tokens):
             self._go_blind(now, tokens)
+            if not (self.limits.requests or self.limits.tokens):
+                return Ticket(self, now, self.limits, 0.0, 0.0, self._offsets)
         since = self._since(now)
         left = [
             holding.now(since) + holding.others + holding.left + holding.on_its_way if holding.limit else 0.0

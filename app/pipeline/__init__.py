@@ -11,13 +11,12 @@ from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
-from app.limits import Caller
 from app.observability import trace
 from app.observability.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import record as record_step
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
-from app.pipeline.call_upstream import ask_openai
+from app.pipeline.call_upstream import OpenAI
 from app.pipeline.choose import Plan
 from app.pipeline.cut import CutStream
 from app.pipeline.defer import Desk
@@ -31,11 +30,10 @@ from app.pipeline.look_up import LookUp
 from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
 from app.pipeline.meter import is_complete, usage_of
-from app.pipeline.pay import Payment
 from app.pipeline.phases import Phases
 from app.pipeline.prompt_cache import scoped
 from app.pipeline.record import Record
-from app.pipeline.reserve import WAIT_PERCENT, Turns, caller_of, reserve_tokens
+from app.pipeline.reserve import Turns, reserve_tokens, tokens_at_once
 from app.pipeline.settle import settle_tokens
 from app.pipeline.stream import MeteredStream, StreamEnd
 from app.resilience import Resilience
@@ -54,14 +52,22 @@ class Pipeline:
     """Runs calls with every policy on, for HTTP and, in the same process, for the product and the worker."""
 
     def __init__(self, services: Services, upstream: Upstream, resilience: Resilience | None = None) -> None:
+        settings = services.settings
         self._services = services
-        self._upstream = upstream
-        self._resilience = resilience or Resilience(services.metrics)
+        self._loop = asyncio.get_running_loop()
+        self._openai = OpenAI(
+            upstream,
+            services.openai_key,
+            settings.heartbeat_seconds,
+            settings.stack,
+            resilience or Resilience(services.metrics),
+            services.budgets.may_use,
+        )
         self._merger = Merger(self._ask_merged, services.metrics)
         self.desk = Desk(services)
         """For requests that may wait."""
         self._pending: set[asyncio.Task[Any]] = set()
-        self._look_up = LookUp(services, self._produce, self._later, self._write)
+        self._look_up = LookUp(services, self)
 
     def run(self, call: Call) -> Coroutine[Any, Any, Reply]:
         """Answer one call; raises ApiError before the first byte, and only then. One log line for each call.
@@ -91,24 +97,25 @@ class Pipeline:
     async def _run(self, call: Call) -> Reply:
         record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         try:
-            reply = await self._answer(call, record)
+            found = self._answer(call, record)
+            reply = found if isinstance(found, Reply) else await found
         except ApiError as error:
             record.refused(error)
-            self._write(record)
+            self.write(record)
             raise
         except asyncio.CancelledError:
             record.left(draining=self._services.draining)
-            self._write(record)
+            self.write(record)
             raise
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": call.request_id}})
             broken = ApiError("internal_error", f"Something went wrong here; report it with {call.request_id}.")
             record.refused(broken)
-            self._write(record)
+            self.write(record)
             raise broken from None
         # An HTTP request's line is written when its answer has been sent: nobody waits for it then.
         if call.record is None and isinstance(reply.body, bytes):
-            self._write(record)
+            self.write(record)
         return reply
 
     def at_once(self, call: Call) -> Reply | None:
@@ -119,16 +126,17 @@ class Pipeline:
         record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         reply = self._look_up.at_once(call, record)
         if reply is not None:
-            self._write(record)
+            self.write(record)
         return reply
 
     async def close(self) -> None:
         """Wait until everything that was used is settled. Call it when no call runs any more."""
+        await asyncio.sleep(0)  # for what was put off until the last answer was written
         while self._pending:
             await asyncio.wait(self._pending)
 
-    async def _answer(self, call: Call, record: Record) -> Reply:
-        """The kept answer to a call, else a produced one."""
+    def _answer(self, call: Call, record: Record) -> Reply | Coroutine[Any, Any, Reply]:
+        """The kept answer to a call, else what waits for a produced one."""
         known = self._look_up.at_once(call, record)
         if known is not None:
             return known
@@ -139,8 +147,8 @@ class Pipeline:
         record.planned(plan)
         may_wait = call.headers.get(DEADLINE_HEADER)
         if may_wait is not None:
-            return await self._defer(call, plan, record, may_wait)
-        return await self._look_up.answer(call, plan, record)
+            return self._defer(call, plan, record, may_wait)
+        return self._look_up.answer(call, plan, record)
 
     async def _defer(self, call: Call, plan: Plan, record: Record, deadline: str) -> Reply:
         """Keep a call for later. It takes a request from its key's limit and no tokens: those are not this minute's."""
@@ -153,21 +161,41 @@ class Pipeline:
         headers = [("content-type", "application/json"), ("location", DEFERRED_PATH + record.deferred)]
         return Reply(202, [*headers, ("retry-after", again), *own_headers(record)], body)
 
-    async def _produce(self, work: Work) -> Reply:
+    # for the look-up: a `Maker`
+
+    def prepare(self, work: Work) -> None:
+        """Take a turn at the limits and set money aside, as far as both are there at once."""
+        limiter, plan = self._services.limiter, work.plan
+        seconds = self._seconds(plan)
+        work.deadline = self._loop.time() + seconds
+        work.turns = Turns(limiter, work.call, plan, seconds)
+        work.grant = tokens_at_once(limiter, work.call, plan)
+        if work.grant is not None:
+            work.payment.reserve_at_once(plan)
+
+    def take_back(self, work: Work) -> None:
+        """Undo `prepare`."""
+        grant, work.grant, work.turns = work.grant, None, None
+        if grant is not None:
+            self._services.limiter.take_back(grant)
+        work.payment.take_back()
+
+    async def produce(self, work: Work) -> Reply:
         """Pay for an answer: reserve, ask, settle, keep."""
-        services = self._services
         record = work.record
-        seconds = self._seconds(work.plan)
-        work.deadline = asyncio.get_running_loop().time() + seconds
-        work.caller = caller_of(services.limiter, work.call, work.plan, seconds)
-        work.grant = await reserve_tokens(services.limiter, work.call, work.plan, work.caller)
-        record.queue_seconds = work.grant.waited
-        try:
-            await work.payment.reserve(work.plan)
-        except BaseException:
-            self._settle(work)
-            raise
-        served, answer = await self._ask(work)
+        if work.turns is None:
+            self.prepare(work)
+            assert work.turns is not None
+        if work.grant is None:
+            work.grant = await reserve_tokens(self._services.limiter, work.call, work.plan, work.turns)
+            record.queue_seconds = work.grant.waited
+        if not work.payment.ready(work.plan):
+            try:
+                await work.payment.reserve(work.plan)
+            except BaseException:
+                self._settle(work)
+                raise
+        served, answer = await self._ask(work, work.turns)
         if served is not work.plan:
             record.fell_back(served)
             work.plan = served
@@ -198,7 +226,7 @@ class Pipeline:
         assert work.grant is not None
         settle_tokens(self._services.limiter, work.grant, work.record)
 
-    async def _ask(self, work: Work) -> tuple[Plan, Answer | OpenStream]:
+    async def _ask(self, work: Work, turns: Turns) -> tuple[Plan, Answer | OpenStream]:
         plan, record = work.plan, work.record
         part = self._merger.part(plan, work.call.identity.tenant)
         try:
@@ -207,8 +235,7 @@ class Pipeline:
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = work.deadline
-            turns = Turns(self._services.limiter, work.caller)
-            served, answer = await self._ask_openai(plan, deadline, record.phases, turns, work.payment)
+            served, answer = await self._openai.ask(plan, record.phases, self._loop, deadline, work.payment, turns)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, work.payment, deadline=deadline)
             return served, answer
@@ -224,29 +251,10 @@ class Pipeline:
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""
         seconds = self._seconds(plan)
-        caller = Caller(latest=self._services.limiter.clock() + seconds * WAIT_PERCENT / 100)
-        turns = Turns(self._services.limiter, caller)
-        _, answer = await self._ask_openai(plan, asyncio.get_running_loop().time() + seconds, Phases(), turns, None)
+        turns = Turns(self._services.limiter, None, plan, seconds)
+        _, answer = await self._openai.ask(plan, Phases(), self._loop, self._loop.time() + seconds, None, turns)
         assert not isinstance(answer, OpenStream)
         return answer
-
-    def _ask_openai(
-        self, plan: Plan, deadline: float, phases: Phases, turns: Turns, payment: Payment | None
-    ) -> Coroutine[Any, Any, tuple[Plan, Answer | OpenStream]]:
-        settings = self._services.settings
-        return ask_openai(
-            self._upstream,
-            self._services.openai_key,
-            plan,
-            deadline=deadline,
-            hold_seconds=settings.heartbeat_seconds,
-            stack=settings.stack,
-            resilience=self._resilience,
-            phases=phases,
-            may_use=self._services.budgets.may_use,
-            payment=payment,
-            turns=turns,
-        )
 
     def _seconds(self, plan: Plan) -> float:
         """For a plan's answer, or the beginning of its stream, with every wait for it."""
@@ -256,7 +264,6 @@ class Pipeline:
         plan, record = work.plan, work.record
         settings = self._services.settings
         meter = opened.meter
-        loop = asyncio.get_running_loop()
         record.status = 200
         record.phases.succeeded = True
         record.openai_ms = record_step.processing_ms(opened.headers)
@@ -282,9 +289,9 @@ class Pipeline:
                 stopped = isinstance(body, CutStream) and body.response.get("status") == "completed"
                 work.complete = record.fallback_from is None and (meter.complete or stopped)
             self._settle(work)
-            self._write(record)
+            self.write(record)
 
-        deadline, heartbeat = loop.time() + settings.max_stream_seconds, settings.heartbeat_seconds
+        deadline, heartbeat = self._loop.time() + settings.max_stream_seconds, settings.heartbeat_seconds
         body = (
             CutStream(
                 opened,
@@ -301,12 +308,13 @@ class Pipeline:
         )
         return Reply(200, [*opened.headers, *own_headers(record)], body)
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
+        """The line and the counts of a record."""
         record_step.write(record, self._services.metrics)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do work that no caller waits for, and let `close` wait for it."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._done)
         return task

@@ -47,90 +47,107 @@ _OTHERS_MAY_ANSWER = frozenset(
 Result = Answer | OpenStream | ApiError
 
 
-async def ask_openai(
-    upstream: Upstream,
-    openai_key: OpenAIKey,
-    plan: Plan,
-    *,
-    deadline: float,
-    hold_seconds: float,
-    stack: str,
-    resilience: Resilience,
-    phases: Phases,
-    may_use: Callable[[str], bool] = lambda _model: True,
-    payment: Payment | None = None,
-    turns: Turns | None = None,
-) -> tuple[Plan, Answer | OpenStream]:
-    """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
-
-    A stream is handed over once its first token is there, at the latest `hold_seconds` after its headers; at once when
-    the model's first token may take any time.
-    `deadline` is a time of the running loop's clock, over all attempts; `may_use` says whether a model may answer in
-    another's place, and each attempt takes its turn by `turns`. Raises ApiError: 429 when that comes too late, 503
-    `api_key_missing`, `upstream_unavailable` or `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes
-    no sense, 504 after the deadline. `payment` gets an entry for every attempt; None for a call that many requests pay
-    for.
-    """
-    key = openai_key.at_hand() or await openai_key.get()
-    if key is None:
-        raise ApiError(
-            "api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `make key STACK={stack}`."
-        )
-    resilience.budget.earn()
-    line = _Line(upstream, openai_key, key, deadline, hold_seconds, resilience, phases, may_use, payment, turns)
-    try:
-        with until(deadline):
-            result = await line.ask(plan, ATTEMPTS)
-            if plan.model.fallback and _another_model_may_help(result):
-                plan, result = await line.fall_back(plan, result)
-    except TimeoutError:
-        raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.") from None
-    if isinstance(result, ApiError):
-        raise result
-    return plan, result
-
-
 @dataclass(slots=True)
+class OpenAI:
+    """What every call to OpenAI has in common."""
+
+    upstream: Upstream
+    key: OpenAIKey
+    hold_seconds: float
+    stack: str
+    resilience: Resilience
+    may_use: Callable[[str], bool] = lambda _model: True
+    """Whether a model may answer in another's place."""
+
+    async def ask(
+        self,
+        plan: Plan,
+        phases: Phases,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        payment: Payment | None = None,
+        turns: Turns | None = None,
+    ) -> tuple[Plan, Answer | OpenStream]:
+        """OpenAI's answer, success or error, and the plan it answers: the given one, or that of a fallback model.
+
+        A stream is handed over once its first token is there, at the latest `hold_seconds` after its headers; at once
+        when the model's first token may take any time.
+        `deadline` is a time of the running `loop`, over all attempts, each of which takes its turn by `turns`. Raises
+        ApiError: 429 when that comes too late, 503 `api_key_missing`, `upstream_unavailable` or
+        `upstream_quota_exhausted`, 502 when OpenAI cannot be reached or makes no sense, 504 after the deadline.
+        `payment` gets an entry for every attempt; None for a call that many requests pay for.
+        """
+        key = self.key.at_hand() or await self.key.get()
+        if key is None:
+            how = f"make key STACK={self.stack}"
+            raise ApiError("api_key_missing", f"No OpenAI API key is set yet; an operator sets it by `{how}`.")
+        self.resilience.budget.earn()
+        line = _Line(self, key, phases, loop, deadline, payment, turns)
+        try:
+            with until(deadline, loop):
+                result = await line.once(plan)
+                # Nearly all that is asked is answered so, and needs no second look.
+                if type(result) is not Answer or result.status != 200:
+                    result = await line.ask_again(plan, result, ATTEMPTS)
+                    if plan.model.fallback and _another_model_may_help(result):
+                        plan, result = await line.fall_back(plan, result)
+        except TimeoutError:
+            raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.") from None
+        if isinstance(result, ApiError):
+            raise result
+        return plan, result
+
+
 class _Line:
     """What the calls made for one request have in common."""
 
-    upstream: Upstream
-    openai_key: OpenAIKey
-    key: str
-    deadline: float
-    hold_seconds: float
-    resilience: Resilience
-    phases: Phases
-    may_use: Callable[[str], bool]
-    payment: Payment | None
-    turns: Turns | None = None
-    unsure: bool = False
-    """The attempt that failed may have reached OpenAI all the same."""
+    __slots__ = ("deadline", "key", "loop", "openai", "payment", "phases", "resilience", "turns", "unsure")
 
-    async def ask(self, plan: Plan, attempts: int) -> Result:
-        """The result of asking the plan's model, at most so many times."""
+    def __init__(
+        self,
+        openai: OpenAI,
+        key: str,
+        phases: Phases,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        payment: Payment | None,
+        turns: Turns | None,
+    ) -> None:
+        self.openai = openai
+        self.key = key
+        self.phases = phases
+        self.loop = loop
+        self.deadline = deadline
+        self.payment = payment
+        self.turns = turns
+        self.resilience = openai.resilience
+        self.unsure = False
+        """The attempt that failed may have reached OpenAI all the same."""
+
+    async def ask_again(self, plan: Plan, result: Result, attempts: int) -> Result:
+        """The result of asking the plan's model at most so many times, after a first one."""
         while True:
-            result = await self._once(plan)
             if isinstance(result, Answer):
                 if result.status == 200:
                     return result
                 if result.status == 401 and await self._found_another_key():
                     # Rotated since it was read. Nothing was billed, so once more is safe.
-                    result = await self._once(plan)
+                    result = await self.once(plan)
             attempts -= 1
             wait = _wait(result, BACKOFF_SECONDS * self.resilience.chance()) if attempts else None
             if wait is None or not self._may_wait(plan, wait):
                 return result
             _close(result)
             await self.resilience.sleep(wait)
+            result = await self.once(plan)
 
     async def fall_back(self, plan: Plan, result: Result) -> tuple[Plan, Result]:
         """The answer of the first fallback model that has one; else the planned model's own result."""
         try:
             for other in fallback_plans(plan):
-                if not self.may_use(other.model.name):
+                if not self.openai.may_use(other.model.name):
                     continue
-                second = await self.ask(other, 1)
+                second = await self.ask_again(other, await self.once(other), 1)
                 if _succeeded(second):
                     self.resilience.metrics.count(FALLBACKS)
                     _close(result)
@@ -141,7 +158,7 @@ class _Line:
             raise
         return plan, result
 
-    def _once(self, plan: Plan) -> Coroutine[Any, Any, Result]:
+    def once(self, plan: Plan) -> Coroutine[Any, Any, Result]:
         """One call in its turn; raises nothing but cancellation and a refused key. Await it at once."""
         turns = self.turns
         ticket = None if turns is None else turns.at_once(plan)
@@ -171,7 +188,7 @@ class _Line:
             self.phases.attempt()
             self.unsure = False
             try:
-                answer = await attempt(self.upstream, self.key, plan, hold_seconds=self.hold_seconds)
+                answer = await attempt(self.openai.upstream, self.key, plan, hold_seconds=self.openai.hold_seconds)
                 result: Result = self._seen(answer, ticket)
             except (UnreachableError, ApiError) as error:
                 result = self._failed(error)
@@ -187,7 +204,7 @@ class _Line:
             healthy = _healthy(result)
             return result
         except asyncio.CancelledError:
-            late = asyncio.get_running_loop().time() >= self.deadline
+            late = self.loop.time() >= self.deadline
             if late:
                 healthy = False
             if payment is not None:
@@ -218,7 +235,7 @@ class _Line:
         return ApiError("upstream_unreachable", "OpenAI cannot be reached; try again.")
 
     async def _found_another_key(self) -> bool:
-        fresh = await self.openai_key.refresh(self.key)
+        fresh = await self.openai.key.refresh(self.key)
         if fresh in (None, self.key):
             return False
         self.key = fresh
@@ -228,7 +245,7 @@ class _Line:
         """Whether another attempt after `wait` seconds is in time, in the budget, and better than another model."""
         if plan.model.fallback and wait > BACKOFF_SECONDS:
             return False
-        if asyncio.get_running_loop().time() + wait >= self.deadline or not self.resilience.budget.take():
+        if self.loop.time() + wait >= self.deadline or not self.resilience.budget.take():
             return False
         self.resilience.metrics.count(RETRIES)
         return True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -39,29 +39,51 @@ CLAIM_SLACK_SECONDS = 30
 
 log = logging.getLogger(__name__)
 
-Produce = Callable[[Work], Awaitable[Reply]]
-Later = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-Write = Callable[[Record], None]
+
+class Maker(Protocol):
+    """Makes the answers that are not kept, and does what comes after."""
+
+    def prepare(self, work: Work) -> None:
+        """Set aside for an answer what is there at once, while it is found out whether it has to be made."""
+
+    def take_back(self, work: Work) -> None:
+        """Undo `prepare`: there is an answer."""
+
+    def produce(self, work: Work) -> Coroutine[Any, Any, Reply]:
+        """Make it, prepared or not."""
+
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do work that no caller waits for."""
+
+    def write(self, record: Record) -> None:
+        """End a record."""
 
 
 class Flights:
     """The questions that are being asked by this process, or followed by it."""
 
-    def __init__(self, services: Services, produce: Produce, later: Later, write: Write) -> None:
+    def __init__(self, services: Services, maker: Maker) -> None:
         self._services = services
         self._answers: Answers = services.cache
         self._answers.on_waiting = self._heard_elsewhere
-        self._produce = produce
-        self._later = later
-        self._write = write
+        self._maker = maker
+        self._loop = asyncio.get_running_loop()
+        self._later = maker.later
+        self._write = maker.write
         self._flights: dict[str, Flight] = {}
 
-    async def board(self, work: Work, place: Place, *, shared: bool = True) -> Reply:
-        """Join the flight for a place, or lead it; `shared` = with the other replicas. Raises ApiError.
+    def board(self, work: Work, place: Place, *, shared: bool = True) -> Coroutine[Any, Any, Reply]:
+        """Join the flight for a place, or lead it; `shared` = with the other replicas. Raises ApiError. Await it at
+        once.
 
         Who leads asks in the task of its own request, which may have to go on when its caller has left: others wait for
         the answer. So `Call.left` is asked before that task is cancelled.
         """
+        if place.key in self._flights:
+            return self._join(work, place, shared=shared)
+        return self._lead(work, place, shared=shared)
+
+    async def _join(self, work: Work, place: Place, *, shared: bool) -> Reply:
         while (flight := self._flights.get(place.key)) is not None and flight.open:
             if flight.fingerprint != place.fingerprint:
                 raise _reused()
@@ -74,8 +96,11 @@ class Flights:
                 self._forget(flight)
                 continue
             return self._joined(flight, landing, work)
+        return await self._lead(work, place, shared=shared)
+
+    async def _lead(self, work: Work, place: Place, *, shared: bool) -> Reply:
         flight, call, record = self._begin(work, place), work.call, work.record
-        flight.led_by(asyncio.current_task())
+        flight.led_by(asyncio.current_task(self._loop))
         call.on_left = partial(self._left, flight, record)
         await self._fly(flight, work, place, shared=shared)
         call.on_left = None
@@ -183,15 +208,28 @@ class Flights:
                 self._end(flight, work, place, claimed=claimed)
 
     async def _claim(self, flight: Flight, work: Work, place: Place) -> Claim | None:
-        """What Valkey says of the question; None when it says nothing."""
+        """What Valkey says of the question; None when it says nothing.
+
+        While it finds out, what the answer will need is set aside: most questions were not asked before.
+        """
+        store = self._answers.store
         try:
-            return await self._answers.store.claim(place, flight.token, self._longest(work), anew=flight.background)
+            asked = store.ask(place, flight.token, self._longest(work), anew=flight.background)
+            if not work.record.rung:  # near the end of a budget nothing is taken for an answer that may be there
+                self._maker.prepare(work)
+            claim = await store.claimed(place, flight.token, asked)
         except ValkeyAwayError:
             return None
+        except BaseException:
+            self._maker.take_back(work)
+            raise
+        if claim.token != flight.token:
+            self._maker.take_back(work)
+        return claim
 
     async def _ask(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> bool:
         """Ask OpenAI, share what comes, keep it when it may be kept. False = a stream, which has only begun."""
-        reply = await self._produce(work)
+        reply = await self._maker.produce(work)
         if not isinstance(reply.body, bytes):
             assert isinstance(reply.body, MeteredStream)
             on_end = partial(self._streamed, flight, work, place, shared)
@@ -214,7 +252,9 @@ class Flights:
     async def _over(self, flight: Flight, place: Place, entry: Entry, *, good: bool) -> None:
         """End the claim: an answer that is good is kept, any other is for those who wait already."""
         if good:
-            self._answers.keep(place, flight.token, entry)
+            self._answers.hold(place, entry)
+            # Everybody else's turn is after the caller's, whose answer is written first.
+            self._loop.call_soon(self._answers.store.keep, place, flight.token, entry)
         else:
             await self._answers.release(place, flight.token, entry)
 

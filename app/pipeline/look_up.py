@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from app.budgets.policy import Rung
 from app.cache.answers import Answers, Found
@@ -12,14 +13,13 @@ from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
 from app.ledger import Outcome
-from app.pipeline.fly import MISS, STALE, Flights, kept
+from app.pipeline.fly import MISS, STALE, Flights, Maker, kept
 from app.pipeline.messages import Reply, Work
 from app.pipeline.pay import Payment, kept_of
 from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
-    from app.pipeline.fly import Later, Produce, Write
     from app.pipeline.messages import Call
     from app.pipeline.record import Record
     from app.services import Services
@@ -30,13 +30,12 @@ BYPASS = "bypass"
 class LookUp:
     """Finds answers for the calls of one pipeline."""
 
-    def __init__(self, services: Services, produce: Produce, later: Later, write: Write) -> None:
-        """`produce` makes an answer, `later` runs work that no caller waits for, `write` ends a record."""
+    def __init__(self, services: Services, maker: Maker) -> None:
+        """`maker` makes the answers that are not kept."""
         self._services = services
         self._answers: Answers = services.cache
-        self._produce = produce
-        self._later = later
-        self._flights = Flights(services, produce, later, write)
+        self._produce = maker.produce
+        self._flights = Flights(services, maker)
 
     def at_once(self, call: Call, record: Record) -> Reply | None:
         """The reply to a call that was answered before in the very same bytes, when that needs no waiting at all."""
@@ -56,28 +55,53 @@ class LookUp:
         self._services.ledger.count(kept_of(call, road.plan, Outcome.CACHED), call.request_id)
         return kept(record, found)
 
-    async def answer(self, call: Call, plan: Plan, record: Record) -> Reply:
-        """The kept answer, that of a flight, or a new one; raises ApiError."""
+    def answer(self, call: Call, plan: Plan, record: Record) -> Reply | Coroutine[Any, Any, Reply]:
+        """The kept answer when it is held here, else what waits for it, for that of a flight, or for a new one; raises
+        ApiError."""
+        if record.rung:
+            return self._answer_spared(call, plan, record)
+        return self._answer(call, plan, record, place_of(call, plan))
+
+    async def _answer_spared(self, call: Call, plan: Plan, record: Record) -> Reply:
+        """On a rung of the ladder: on a high one with an old answer, on all of them one that is kept for longer."""
         if record.rung >= Rung.CACHED:
             spared = await self._spared(call, plan, record)
             if spared is not None:
                 return spared
-        place = _kept_longer(place_of(call, plan), plan, record)
+        place = place_of(call, plan)
+        if place is not None:
+            place.spare_seconds = plan.models.budget.stale_seconds
+        reply = self._answer(call, plan, record, place)
+        return reply if isinstance(reply, Reply) else await reply
+
+    def _answer(
+        self, call: Call, plan: Plan, record: Record, place: Place | None
+    ) -> Reply | Coroutine[Any, Any, Reply]:
+        work = Work(call, record, plan, place, self._payment(call, record))
         if place is None:
             record.cache = BYPASS
-            return await self._produce(Work(call, record, plan, None, self._payment(call, record)))
-        stamp = await self._answers.watch.stamp(place.fields) if place.fields else ""
+            return self._produce(work)
+        stamp = self._answers.watch.known_stamp(place.fields) if place.fields else ""
+        return self._answer_late(work, place) if stamp is None else self._answer_at(work, place, stamp)
+
+    async def _answer_late(self, work: Work, place: Place) -> Reply:
+        """Where the epochs have to be asked for."""
+        stamp = await self._answers.watch.stamp(place.fields)
         if stamp is None:
-            return await self._without_epochs(Work(call, record, plan, place, self._payment(call, record)))
+            return await self._without_epochs(work)
+        reply = self._answer_at(work, place, stamp)
+        return reply if isinstance(reply, Reply) else await reply
+
+    def _answer_at(self, work: Work, place: Place, stamp: str) -> Reply | Coroutine[Any, Any, Reply]:
+        call, record, plan = work.call, work.record, work.plan
         place.at(stamp)
-        work = Work(call, record, plan, place, self._payment(call, record))
         if place.wishes.no_cache:
-            return await self._anew(work, place)
+            return self._anew(work, place)
         found = self._answers.held(place) if place.fields else None
         if found is None:
             if place.wishes.only_if_cached:
-                return await self._only_if_cached(work, place)
-            return await self._flights.board(work, place)
+                return self._only_if_cached(work, place)
+            return self._flights.board(work, place)
         if not record.rung:
             # Only now: most questions are asked once, and their way would be remembered for nothing.
             request = (place.tenant, call.endpoint, call.body, call.headers.get(TAGS_HEADER))
@@ -145,13 +169,6 @@ class LookUp:
             raise _not_kept()
         work.payment.cached(work.plan)
         return kept(work.record, found)
-
-
-def _kept_longer(place: Place | None, plan: Plan, record: Record) -> Place | None:
-    """The place; from the first rung on answers are kept for the rungs that give old ones."""
-    if place is not None and record.rung:
-        place.spare_seconds = plan.models.budget.stale_seconds
-    return place
 
 
 def _not_kept() -> ApiError:

@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from app.limits import ANYBODY
-
 if TYPE_CHECKING:
     from app.cache.place import Place
     from app.keys import Identity
-    from app.limits import Caller, Grant
+    from app.limits import Grant
     from app.pipeline.choose import Plan
     from app.pipeline.pay import Payment
     from app.pipeline.record import Record
+    from app.pipeline.reserve import Turns
 
 
 class ByteStream(Protocol):
@@ -80,7 +79,7 @@ class Work:
     """The answer came to its natural end on the planned model, so it may be kept."""
     grant: Grant | None = None
     """Tokens reserved, once they are."""
-    caller: Caller = ANYBODY
-    """For whom, and for how long, it waits."""
+    turns: Turns | None = None
+    """Where it waits for its turn, once it is prepared."""
     deadline: float = 0.0
     """Loop time until which the answer, or the beginning of its stream, may come."""

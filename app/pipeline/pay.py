@@ -65,10 +65,37 @@ class Payment:
         """Whether an attempt at a plan is reserved for and not yet made."""
         return self.hold is not None and not self.hold.settled and self.plan is plan
 
+    def reserve_at_once(self, plan: Plan) -> bool:
+        """As `reserve`, from what is leased already; False when that does not do, and then nothing has happened."""
+        try:
+            payer, worst, name = self._next(plan)
+        except ApiError:
+            return False
+        self.hold = self._ledger.take(payer, worst, name)
+        if self.hold is None:
+            self._attempts -= 1
+        return self.hold is not None
+
+    def take_back(self) -> None:
+        """Undo a `reserve_at_once`: nothing is attempted after all."""
+        if self.hold is not None:
+            self.release()
+            self.hold = None
+            self._attempts -= 1
+
     async def reserve(self, plan: Plan) -> None:
         """Set the worst case of one attempt aside; raises ApiError 429, or 503 when nothing can be promised."""
         if self.hold is not None:
             self._ledger.release(self.hold)
+        payer, worst, name = self._next(plan)
+        try:
+            self.hold = self._ledger.take(payer, worst, name) or await self._ledger.reserve(payer, worst, name)
+        except ApiError:
+            self._ledger.note(self._entry(name, plan, NOTHING, 0, Outcome.REFUSED))
+            raise
+
+    def _next(self, plan: Plan) -> tuple[Payer, int, str]:
+        """Who pays for the next attempt, what it costs at the worst, and its name; raises ApiError 503."""
         price = plan.model.tariff.price(plan.document.get("service_tier") or DEFAULT)
         output = plan.output_tokens
         self.covered_bytes = WHOLE
@@ -80,13 +107,8 @@ class Payment:
         payer = tuple.__new__(Payer, (identity.tenant, identity.key_id, plan.model.name))
         self._attempts += 1
         self._began = time.time()
-        name = f"{self._call.request_id}.{self._attempts}"
         self.plan, self.price = plan, price
-        try:
-            self.hold = self._ledger.take(payer, worst, name) or await self._ledger.reserve(payer, worst, name)
-        except ApiError:
-            self._ledger.note(self._entry(name, plan, NOTHING, 0, Outcome.REFUSED))
-            raise
+        return payer, worst, f"{self._call.request_id}.{self._attempts}"
 
     def extend(self, output_bytes: int) -> bool:
         """Reserve the next slice of a stream that has written so much; False when the leases at hand have no room."""

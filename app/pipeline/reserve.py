@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.errors import BILLING_CODES
@@ -27,12 +26,26 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
-@dataclass(slots=True)
 class Turns:
-    """Turns of one call at OpenAI's own limits: each attempt and each other model takes one."""
+    """Turns of one call: at our own limits, and at OpenAI's, where each attempt and each other model takes one."""
 
-    limiter: Limiter
-    caller: Caller
+    __slots__ = ("_call", "_caller", "_plan", "_seconds", "_since", "limiter")
+
+    def __init__(self, limiter: Limiter, call: Call | None, plan: Plan, seconds: float) -> None:
+        """`seconds` is the time that the whole call has; without a `call` it is made for many requests at once."""
+        self.limiter = limiter
+        self._call = call
+        self._plan = plan
+        self._seconds = seconds
+        self._since = limiter.clock()
+        self._caller: Caller | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who waits, and until when. Few calls wait, so it is worked out for those alone."""
+        if self._caller is None:
+            self._caller = _caller(self._call, self._plan, self._since, self._seconds)
+        return self._caller
 
     def at_once(self, plan: Plan) -> Ticket | None:
         """For a call that is sent now; None when it has to wait."""
@@ -51,10 +64,11 @@ class Turns:
             self.limiter.saw(ticket, result.headers)
 
 
-def caller_of(limiter: Limiter, call: Call, plan: Plan, seconds: float) -> Caller:
-    """Who waits: `seconds` is the time that the whole call has."""
+def _caller(call: Call | None, plan: Plan, since: float, seconds: float) -> Caller:
+    if call is None:
+        return Caller(latest=since + seconds * WAIT_PERCENT / 100)
     priority = call.headers.get(PRIORITY_HEADER, INTERACTIVE).strip().lower()
-    latest = limiter.clock() + patience(call, seconds)
+    latest = since + patience(call, seconds)
     return Caller(
         call.identity.tenant, BACKGROUND if priority == BACKGROUND else INTERACTIVE, latest, 1 if plan.stream else 0
     )
@@ -72,11 +86,16 @@ def patience(call: Call, seconds: float) -> float:
     return longest
 
 
-async def reserve_tokens(limiter: Limiter, call: Call, plan: Plan, caller: Caller) -> Grant:
-    """A grant for the most the call may use; raises ApiError 429 `rate_limit_exceeded` with when to come back."""
+def tokens_at_once(limiter: Limiter, call: Call, plan: Plan) -> Grant | None:
+    """A grant for the most the call may use; None when it would have to wait."""
     tokens = plan.input_tokens + plan.output_tokens
-    at_once = limiter.take(call.identity, plan.model.name, tokens, streams=caller.streams)
-    return at_once or await limiter.reserve(call.identity, plan.model.name, tokens, caller)
+    return limiter.take(call.identity, plan.model.name, tokens, streams=1 if plan.stream else 0)
+
+
+async def reserve_tokens(limiter: Limiter, call: Call, plan: Plan, turns: Turns) -> Grant:
+    """The same when its turn has come; raises ApiError 429 `rate_limit_exceeded` with when to come back."""
+    tokens = plan.input_tokens + plan.output_tokens
+    return await limiter.reserve(call.identity, plan.model.name, tokens, turns.caller)
 
 
 def _counted(plan: Plan) -> int:

@@ -148,11 +148,11 @@ class Valkey:
         """
         return await self.answer(self.ask(command))
 
-    def ask(self, command: Command) -> Asked:
-        """The first half of `call`, for who has other work to do before it waits; raises ValkeyAwayError."""
+    def ask(self, command: Command, *, ahead: bool = False) -> Asked:
+        """The first half of `call`; `ahead` for who has other work to do before it waits. Raises ValkeyAwayError."""
         lane = self._lane(command)
         try:
-            return command, None if lane is None else lane.send(command)
+            return command, None if lane is None else lane.send(command, ahead=ahead)
         except (LaneFullError, OSError) as error:
             raise ValkeyAwayError("Valkey is away") from error
 

@@ -73,6 +73,8 @@ class Lane(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any] | None, float, Refused | None, Command]] = deque()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
+        self._busy = False
+        """Several commands left together the last time, so the next may not be alone either."""
         self._watching = False
         self._late: object = None
         self._transport: asyncio.Transport | None = None
@@ -81,10 +83,15 @@ class Lane(asyncio.Protocol):
         """Done when all that was sent is answered; None when it is."""
         return self.send(("PING",)) if self._waiting and self._transport is not None else None
 
-    def send(self, command: Command) -> asyncio.Future[Any]:
-        """The answer to come; raises LaneFullError and OSError. An error that the server answers is a ReplyError."""
+    def send(self, command: Command, *, ahead: bool = False) -> asyncio.Future[Any]:
+        """The answer to come; raises LaneFullError and OSError. An error that the server answers is a ReplyError.
+
+        `ahead`: the caller has work to do meanwhile, so on a connection that is idle this leaves before it.
+        """
         answer = self._loop.create_future()
         self._queue(command, answer, None)
+        if ahead and len(self._waiting) == 1 and not self._busy:
+            self._flush()
         return answer
 
     def post(self, command: Command, refused: Refused) -> None:
@@ -144,6 +151,9 @@ class Lane(asyncio.Protocol):
 
     def _flush(self) -> None:
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        if not unsent:
+            return  # it went ahead
+        self._busy = len(unsent) > 1
         if self._transport is not None:
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 

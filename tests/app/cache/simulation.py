@@ -196,7 +196,7 @@ class _Valkey:
     async def call(self, *parts: Any) -> Any:
         return await Command(parts)
 
-    def ask(self, command: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
+    def ask(self, command: tuple[Any, ...], *, ahead: bool = False) -> tuple[tuple[Any, ...], None]:
         return command, None
 
     async def answer(self, asked: tuple[tuple[Any, ...], None]) -> Any:

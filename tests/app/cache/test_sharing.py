@@ -11,6 +11,7 @@ import pytest
 
 from app.cache import epochs, flight
 from app.errors import ApiError
+from app.limits import Grant
 from app.models import CachePolicy
 from app.pipeline import ByteStream, Reply
 from app.settings import Settings
@@ -115,6 +116,34 @@ async def test_when_all_have_left_the_call_ends_and_the_next_asks_anew(fleet: Fl
     await fleet.settle()
     assert state(await fleet.ask(1, body)) == "miss"
     assert len(fleet.upstream.requests()) <= 2  # the first may have ended before it was sent
+
+
+async def test_what_was_set_aside_for_an_answer_that_is_there_goes_back_whole(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter, book = fleet.services[1].limiter, fleet.services[1].ledger.book
+    taken_back: list[Grant] = []
+    real = limiter.take_back
+
+    def take_back(grant: Grant) -> None:
+        taken_back.append(grant)
+        real(grant)
+
+    monkeypatch.setattr(limiter, "take_back", take_back)
+    await fleet.ask(0, {"input": "Asked before."})
+    await fleet.ask(1, {"input": "Asked here, so that this replica holds leases."})
+    await fleet.settle()
+    assert (taken_back, book.holds) == ([], {})
+    [scope] = [scope for key, scope in limiter._scopes.items() if key.endswith(fleet.identity.key_id)]
+    before = scope.remaining(limiter.clock())
+    committed = [lease.committed for lease in book.current.values()]
+    hit = await fleet.ask(1, {"input": "Asked before."})
+    assert state(hit) == "hit"
+    [grant] = taken_back
+    assert scope in grant.scopes
+    assert grant.tokens > 0
+    assert all(now >= then for now, then in zip(scope.remaining(limiter.clock()), before, strict=True))
+    assert ([lease.committed for lease in book.current.values()], book.holds) == (committed, {})
 
 
 async def test_a_readers_close_hurts_nobody(fleet: Fleet) -> None:

@@ -210,6 +210,7 @@ async def test_a_silence_longer_than_a_heartbeat_is_handed_over_and_still_bounde
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.services, "settings", replace(gateway.services.settings, heartbeat_seconds=1))
+    monkeypatch.setattr(gateway.pipeline._openai, "hold_seconds", 1)
     gateway.change_model(first_token_timeout_seconds=2.5, fallback=(OTHER,))
     gateway.upstream.fault("slow_first_token", seconds=30)
     outcome = await gateway.ask(stream=True)
@@ -331,7 +332,7 @@ async def test_openai_being_out_of_reach_fails_fast_and_says_nothing_about_this_
     gateway: Gateway, stream: bool
 ) -> None:
     async with Upstream(f"http://127.0.0.1:{free_port()}/v1", connections=4, tcp_keep_alive_seconds=45) as nowhere:
-        pipeline = Pipeline(gateway.services, nowhere, gateway.pipeline._resilience)
+        pipeline = Pipeline(gateway.services, nowhere, gateway.pipeline._openai.resilience)
         away = replace(gateway, pipeline=pipeline)
         while not gateway.counted[BREAKER_OPEN]:
             assert (await away.ask(stream=stream)).code == "upstream_unreachable"
@@ -349,7 +350,7 @@ async def test_a_name_that_does_not_resolve_is_openai_out_of_reach(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     async with Upstream("http://openai.invalid/v1", connections=4, tcp_keep_alive_seconds=45) as nowhere:
-        away = replace(gateway, pipeline=Pipeline(gateway.services, nowhere, gateway.pipeline._resilience))
+        away = replace(gateway, pipeline=Pipeline(gateway.services, nowhere, gateway.pipeline._openai.resilience))
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
         outcome = await away.ask(stream=stream)
         monkeypatch.undo()

@@ -18,7 +18,7 @@ from app.observability.metrics import Metrics
 from app.pipeline import call_upstream as step
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream
-from app.pipeline.call_upstream import ask_openai
+from app.pipeline.call_upstream import OpenAI
 from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.phases import Phases
@@ -81,18 +81,10 @@ async def ask(upstream: Upstream, keys: Keys, *, stream: bool = False, seconds: 
 
 
 async def ask_for(asked: Plan, upstream: Upstream, keys: Keys, *, seconds: float = SECONDS) -> Answer | OpenStream:
-    deadline = asyncio.get_running_loop().time() + seconds
+    loop = asyncio.get_running_loop()
     resilience = Resilience(Metrics("test", "web", write=lambda _line: None))
-    served, answer = await ask_openai(
-        upstream,
-        keys,  # type: ignore[arg-type]  # a fake key store
-        asked,
-        deadline=deadline,
-        hold_seconds=SECONDS,
-        stack="dev",
-        resilience=resilience,
-        phases=Phases(),
-    )
+    openai = OpenAI(upstream, keys, SECONDS, "dev", resilience)  # type: ignore[arg-type]  # a fake key store
+    served, answer = await openai.ask(asked, Phases(), loop, loop.time() + seconds)
     assert served is asked
     return answer
 

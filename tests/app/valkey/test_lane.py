@@ -90,6 +90,42 @@ async def test_the_commands_of_one_turn_leave_in_one_write_and_each_gets_its_own
         assert server.read[0] == b"".join(b"*2\r\n$3\r\nGET\r\n$1\r\n%s\r\n" % name for name in (b"a", b"b", b"3"))
 
 
+class Wire(asyncio.Transport):
+    """Keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_a_command_goes_ahead_on_an_idle_connection_and_waits_for_the_others_of_its_turn_on_a_busy_one() -> None:
+    wire, shared = Wire(), Lane(5.0, lambda *_: None)
+    shared.connection_made(wire)
+    answers = [shared.send(("GET", name), ahead=True) for name in "abc"]
+    assert len(wire.written) == 1, "the first leaves at once, those that come while it is under way do not"
+    await asyncio.sleep(0)
+    assert len(wire.written) == 2
+    shared.data_received(b":1\r\n:2\r\n:3\r\n")
+    assert await asyncio.gather(*answers) == [1, 2, 3]
+    for number, at_once in enumerate((False, True)):  # several left together; then one alone, so the next does not wait
+        written = len(wire.written)
+        answer = shared.send(("GET", "d"), ahead=True)
+        assert (len(wire.written) > written) is at_once
+        await asyncio.sleep(0)
+        shared.data_received(b":%d\r\n" % number)
+        assert await answer == number
+    shared.close()
+
+
 async def test_the_answer_to_a_call_that_was_given_up_reaches_no_other() -> None:
     server = RawServer(b":1\r\n:2\r\n")
     async with server.lane() as shared:
