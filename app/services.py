@@ -21,8 +21,8 @@ from app.limits import SCRIPTS, Limiter
 from app.models import ModelSource
 from app.observability.metrics import QUEUE_WAIT_MS, TELEMETRY_DROPPED, Metrics
 from app.secret import OpenAIKey
-from app.serving.health import TableProbe
 from app.settings import Settings
+from app.table_probe import TableProbe
 from app.valkey.client import Valkey
 
 log = logging.getLogger(__name__)

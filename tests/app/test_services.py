@@ -7,8 +7,9 @@ import pytest
 from app.aws import Aws
 from app.services import Services
 from app.serving import health
-from app.serving.health import GRACE_SECONDS, TableProbe, ready
+from app.serving.health import ready
 from app.settings import Settings
+from app.table_probe import GRACE_SECONDS, PROBE_SECONDS, TableProbe
 from tests.app.conftest import CloudParts, free_port
 
 pytestmark = pytest.mark.process
@@ -93,13 +94,13 @@ async def test_a_short_fault_of_the_table_keeps_a_replica_ready_and_a_long_one_d
     probe = TableProbe(up, "state", clock=lambda: now)
     assert await probe.check()
     probe._aws = down
-    now = health.PROBE_SECONDS
+    now = PROBE_SECONDS
     assert await probe.check()
     assert probe.problem == "EndpointConnectionError"
     now = GRACE_SECONDS
     assert not await probe.check()
     probe._aws = up
-    now += health.PROBE_SECONDS
+    now += PROBE_SECONDS
     assert await probe.check()
     assert probe.problem == ""
     up.close()
