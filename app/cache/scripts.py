@@ -6,11 +6,10 @@ from app.valkey.client import Script
 
 FORMAT = "5"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"
+"""A field for each tag that was invalidated; the field without a name stands for every other."""
 EVENTS = "cache:{epochs}:events"
 REPLICAS = "cache:{epochs}:replicas"
 SHARED_KEYS = (EPOCHS, EVENTS, REPLICAS)
-GENERATION = ""
-"""The field of EPOCHS that stands for every tag that was never invalidated."""
 EVENTS_KEPT = 10_000
 MOST_TAGS = 100_000
 """Invalidated tags that are remembered, of all tenants. One more begins a new generation: every answer is a miss."""

@@ -270,30 +270,6 @@ class SetLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Correct:
-    """An audit found that more (or less) was billed than the item says: it is booked, never forgotten."""
-
-    ver: int
-    more: int
-
-    def apply(self, item: Item, now: int) -> bool:
-        if item.ver != self.ver:
-            return False
-        item.avail -= self.more
-        item.spent += self.more
-        item.ver += 1
-        return True
-
-    def update(self, now: int) -> Update:
-        return Update(
-            "SET avail = avail - :more, spent = spent + :more, ver = :next",
-            "ver = :ver",
-            {},
-            {":more": self.more, ":ver": self.ver, ":next": self.ver + 1},
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SetAside:
     """Keep the worst case of a call that is made later, by whom nobody knows: no process holds it.
 

@@ -18,7 +18,7 @@ from app.budgets.scope import described, scope_of
 from app.budgets.window import Span, window_at
 from app.errors import ApiError
 from app.keys import Identity
-from app.ledger.item import Correct
+from app.ledger.item import Use
 from app.ledger.table import LedgerTable
 from app.models import Models, default_document
 from app.observability.metrics import HELD_REQUESTS, Metrics
@@ -197,7 +197,7 @@ async def test_show_says_what_each_budget_has_spent(run: Any, aws: Aws) -> None:
     table = LedgerTable(aws, "ledger")
     name = window_at(Span.MONTH, time.time(), UTC).name
     await table.create(f"tenant:{tenant}", name, 10**12)
-    await table.step(f"tenant:{tenant}", name, Correct(1, 10**11))
+    await table.step(f"tenant:{tenant}", name, Use(0, 10**11))
     shown = await asyncio.to_thread(run, "show", "--ledger-table", "ledger")
     [line] = [line for line in shown[1].splitlines() if tenant in line]
     assert line.split() == [f"tenant:{tenant}", name, "$1.00", "$0.10", "$0.00", "$0.00", "$0.90"]

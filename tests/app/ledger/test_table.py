@@ -19,7 +19,6 @@ from app.ledger.item import (
     Bump,
     Bury,
     Close,
-    Correct,
     Item,
     Op,
     Open,
@@ -48,7 +47,6 @@ OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(Resolve, HANDLES, SLOTS, SMALL),
     st.builds(Bury, st.sampled_from([("b.1",), ("a.1", "a.2")])),
     st.builds(SetLimit, st.integers(1, 2), st.just(100), SMALL),
-    st.builds(Correct, st.integers(1, 2), SMALL),
     st.builds(SetAside, SMALL),
     st.builds(Use, SMALL, SMALL),
 )
