@@ -16,9 +16,11 @@ from app.budgets import holds
 from app.budgets.history import HOUR
 from app.budgets.memory import LEASE_SECONDS, Memory
 from app.budgets.policy import Policy, Rung
+from app.budgets.watch import report
 from app.budgets.watcher import CALM_SECONDS, LOOK_SECONDS, Seen, Watcher
 from app.budgets.window import Span, window_at
 from app.models import Models, default_document
+from app.settings import Settings
 from tests.app.conftest import CloudParts
 
 pytestmark = pytest.mark.process
@@ -259,6 +261,24 @@ async def test_a_tenant_without_a_budget_is_watched_and_never_degraded(world: Wo
     await world.new().look()
     assert holds.read(client, table).rungs == {}
     assert world.seen[-1].limit is None
+
+
+@pytest.mark.parametrize("limit", [10 * USD, None], ids=["with a budget", "without one"])
+def test_what_a_round_saw_is_metrics_of_the_organisation_without_any_tenant(
+    settings: Settings, capsys: pytest.CaptureFixture[str], limit: int | None
+) -> None:
+    report(settings, Seen(4 * USD, 2 * USD, USD, limit, Rung.CHEAPER))
+    document = json.loads(capsys.readouterr().out)
+    values = {"BudgetSpentUsd": 4.0, "BudgetReservedUsd": 2.0, "BudgetSuspenseUsd": 1.0}
+    values |= {"BudgetRung": 3, "BudgetWatch": 1}
+    values |= {} if limit is None else {"BudgetHeadroomUsd": 3.0}
+    assert {name: value for name, value in document.items() if name != "_aws"} == {
+        "Stack": "test",
+        "Service": "web",
+        **values,
+    }
+    [directive] = document["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Stack", "Service"]]
 
 
 def test_a_memory_comes_back_as_it_was_kept() -> None:
