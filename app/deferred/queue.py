@@ -22,6 +22,8 @@ class GatherOrder:
 
     group: str
     created_ms: int
+    again: tuple[str, str] | None = None
+    """Tenant and id of a request that is to be put among the waiting ones first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class JobOrder:
 def gather_message(request: Deferred) -> dict[str, Value]:
     """The message that goes with each request."""
     return {"version": VERSION, "kind": GATHER, "group": request.group, "created_ms": request.created_ms}
+
+
+def again_message(request: Deferred) -> dict[str, Value]:
+    """The same for one that was left out of its job, and waits for the next one from then on."""
+    return {**gather_message(request), "tenant": request.tenant, "id": request.id}
 
 
 def job_message(job: str) -> dict[str, Value]:
@@ -55,4 +62,5 @@ def read_message(body: str) -> GatherOrder | JobOrder | None:
     group, created_ms = found.get("group"), found.get("created_ms")
     if not isinstance(group, str) or type(created_ms) is not int:
         raise ValueError("the message names no group and time")
-    return GatherOrder(group, created_ms)
+    again = found.get("tenant"), found.get("id")
+    return GatherOrder(group, created_ms, (str(again[0]), str(again[1])) if all(again) else None)

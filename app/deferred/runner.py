@@ -18,7 +18,7 @@ import orjson
 from app.deferred.batch_api import OVER, BatchApi, BatchAwayError, BatchRefusedError
 from app.deferred.deadline import LEAST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SHARE
 from app.deferred.jobs import CLAIMING, CREATING, DONE, RUNNING, UPLOADED, Job, Jobs, together
-from app.deferred.queue import GatherOrder, JobOrder, gather_message, job_message
+from app.deferred.queue import GatherOrder, JobOrder, again_message, job_message
 from app.deferred.requests import EXPIRED, FAILED, GRACE_SECONDS, QUEUED, DeferredRequests
 from app.deferred.results import TOO_LATE, Results, identity_of
 from app.deferred.store import store_of
@@ -67,6 +67,9 @@ class Runner:
     async def run(self, order: GatherOrder | JobOrder) -> None:
         """Do what a message asks for; raises ApiError when AWS does not answer, and doing it again is harmless."""
         if isinstance(order, GatherOrder):
+            request = await self._requests.get(*order.again) if order.again else None
+            if request is not None and request.status == QUEUED:
+                await self._requests.wait(request)
             await self._jobs.gather(order)
             return
         job = await self._jobs.get(order.job)
@@ -131,10 +134,9 @@ class Runner:
         request = await self._requests.get(tenant, name)
         if request is None or not request.is_open:
             return b""
-        if self._budgets.held(identity_of(request), request.model):
-            if request.status == QUEUED:
-                await self._requests.wait(request)
-                await self._store.send(gather_message(request), HELD_SECONDS)
+        if request.status == QUEUED and self._budgets.held(identity_of(request), request.model):
+            # Among the waiting ones only then: whoever made this job may still be taking it from them.
+            await self._store.send(again_message(request), HELD_SECONDS)
             return b""
         if not await self._requests.claim(tenant, name, job.id):
             return b""

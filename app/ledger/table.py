@@ -19,7 +19,7 @@ _REFUSED, _REFUSED_PART = "ConditionalCheckFailedException", "ConditionalCheckFa
 _CONFLICTS = frozenset({"TransactionConflictException", "TransactionConflict"})
 CONFLICT_TRIES = 7
 CONFLICT_SECONDS = 0.01
-"""Before the second try; each later one waits twice as long, less a random part: a second in all."""
+"""Before the second try; each later one waits twice as long, less a random part: half a second in all."""
 _CHANCE = SystemRandom()
 _BATCH = 100  # BatchGetItem's own bound
 LIMITS = "L"
