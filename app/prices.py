@@ -104,7 +104,7 @@ class Price:
         """What the usage costs, in pico-dollars, rounded up; never negative, whatever the usage claims."""
         total, cached, written = usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens
         output = usage.output_tokens
-        if not usage.sane:
+        if output < 0 or cached < 0 or written < 0 or cached + written > total:
             total, output = max(0, total), max(0, output)
             cached = min(max(0, cached), total)
             written = min(max(0, written), total - cached)

@@ -120,12 +120,18 @@ class Book:
     def take(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> Hold | None:
         """Reserve `worst` on every lease; None when one of them has no room."""
         for lease in leases:
-            if lease.committed + worst > lease.line:
-                return None
-        for lease in leases:
-            lease.committed += worst
-        hold = self.holds[id_] = Hold(leases, worst, payer, id_)
-        return hold
+            committed = lease.committed + worst
+            if committed > lease.line:
+                break
+            lease.committed = committed
+        else:
+            hold = self.holds[id_] = Hold(leases, worst, payer, id_)
+            return hold
+        for taken in leases:  # those before the one that has no room
+            if taken is lease:
+                break
+            taken.committed -= worst
+        return None
 
     def force(self, leases: tuple[Lease, ...], worst: int, payer: Payer, id_: str) -> Hold:
         """Reserve without looking: for facts, which are never refused."""

@@ -156,7 +156,7 @@ class Payment:
             self.settle(None, Outcome.FAILED)
             return
         upstream = None if isinstance(result, ApiError) else _request_id(result)
-        self._book(NOTHING, 0, Outcome.FAILED, upstream=upstream)
+        self._free(upstream)
 
     def given_up(self, error: BaseException) -> None:
         """A call that many requests share was left, or broke, after it was sent."""
@@ -176,8 +176,8 @@ class Payment:
         upstream: str | None = None,
     ) -> Usage:
         """Pay for an attempt; returns the usage that was charged, an estimate when OpenAI gave none."""
-        plan = self.plan
-        if plan is None or self.hold is None or self.hold.settled:
+        plan, hold = self.plan, self.hold
+        if plan is None or hold is None or hold.settled:
             return usage or NOTHING
         flags, estimated = "", usage is None
         if usage is None:
@@ -191,38 +191,30 @@ class Payment:
         pico = price.cost_pico(usage)
         if usage.input_tokens > MOST_TOKENS or usage.output_tokens > MOST_TOKENS:
             flags += " absurd"
-            pico = max(self.hold.worst, 0)
+            pico = max(hold.worst, 0)
         elif not usage.sane:
             flags += " negative"
             read = max(0, usage.input_tokens, usage.cached_tokens + usage.cache_write_tokens)
             pico = price.worst_pico(read, max(0, usage.output_tokens))
-        if pico > self.hold.worst:
+        if pico > hold.worst:
             flags += " overrun"
         record = self._record
         record.usage, record.usage_estimated = usage, estimated
-        self._book(usage, pico, outcome, named, served, upstream, flags.lstrip())
+        record.cost_pico += pico
+        entry = self._entry(hold.id, plan, usage, pico, outcome, named, served, upstream, flags.lstrip())
+        self._ledger.settle(hold, entry)
         return usage
 
     def cached(self, plan: Plan, outcome: Outcome = Outcome.CACHED) -> None:
         """An answer that asked nothing of OpenAI: counted, on no entry of its own."""
         self._ledger.count(kept_of(self._call, plan, outcome), self._call.request_id)
 
-    def _book(
-        self,
-        usage: Usage,
-        pico: int,
-        outcome: Outcome,
-        tier: str = DEFAULT,
-        served: object = None,
-        upstream: str | None = None,
-        flags: str = "",
-    ) -> None:
+    def _free(self, upstream: str | None) -> None:
+        """Settle an attempt that OpenAI refused: nothing is billed for it."""
         hold, plan = self.hold, self.plan
-        if hold is None or plan is None or hold.settled:
-            return
-        entry = self._entry(hold.id, plan, usage, pico, outcome, tier, served, upstream, flags)
-        self._ledger.settle(hold, entry)
-        self._record.cost_pico += pico
+        if hold is not None and plan is not None and not hold.settled:
+            entry = self._entry(hold.id, plan, NOTHING, 0, Outcome.FAILED, upstream=upstream)
+            self._ledger.settle(hold, entry)
 
     def _entry(
         self,
