@@ -226,7 +226,8 @@ class Metrics:
             seen.total += value
         else:
             number = 0
-            seen.total += max(value, 0.0)
+            if value > 0:
+                seen.total += value
         bins = seen.bins
         bins[number] = bins.get(number, 0) + 1
 
