@@ -39,6 +39,8 @@ class Gate:
         self._body_bytes = body_bytes
         self._body_bytes_inside = 0
         self._chance = chance
+        self._place = Place(self, 0)
+        """Of every request whose body is small: a place keeps nothing of the one that holds it."""
 
     @property
     def body_bytes(self) -> int:
@@ -67,7 +69,7 @@ class Gate:
         size = 0 if size <= SMALL_BODY_BYTES else min(size, MAX_BODY_BYTES)
         if size and self._body_bytes_inside + size > self._body_bytes:
             raise self._shed(priority, "This replica holds as many long request bodies as it has room for")
-        return Place(self, size)
+        return Place(self, size) if size else self._place
 
     def take(self, size: int) -> None:
         """For a place: a request with so many bytes of a long body goes in."""
