@@ -296,12 +296,14 @@ def _wait(result: Result, pause: float) -> float | None:
     headers = dict(result.headers)
     if headers.get("x-should-retry") == "false":
         return None
-    asked = headers.get("retry-after", "0")
+    milliseconds = headers.get("retry-after-ms")
     try:
         # A date, or a wait that is not short, is for the caller.
-        least = float(asked)
+        least = float(headers.get("retry-after", "0") if milliseconds is None else milliseconds)
     except ValueError:
         return None
+    if milliseconds is not None:
+        least /= 1000
     # Written so that "nan" is no wait either.
     return least + pause if 0 <= least <= MAX_RETRY_AFTER_SECONDS else None
 

@@ -56,6 +56,18 @@ async def test_a_short_wait_that_openai_asks_for_is_kept(gateway: Gateway, path:
     assert await gateway.spent_pico() == await gateway.answered_pico() > 0, "one answer is paid for"
 
 
+@pytest.mark.parametrize(
+    ("headers", "waits"),
+    [({"retry-after-ms": "1500"}, [1.5]), ({"retry-after-ms": "90000"}, []), ({"retry-after-ms": "soon"}, [])],
+)
+async def test_a_wait_in_milliseconds_is_kept_like_one_in_seconds(
+    gateway: Gateway, headers: dict[str, str], waits: list[float]
+) -> None:
+    gateway.upstream.fault("status", code="rate_limit_exceeded", headers={"retry-after": "1"} | headers)
+    assert (await gateway.ask()).status == (200 if waits else 429)
+    assert gateway.time.slept == [wait + BACKOFF_SECONDS / 2 for wait in waits]
+
+
 @both
 async def test_attempts_are_bounded(gateway: Gateway, stream: bool) -> None:
     gateway.upstream.fault("status", code="rate_limit_exceeded", retry_after=2, times=None)
