@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from app.budgets.policy import RUNG_HEADER
-from app.cache.wishes import TAGS_HEADER
+from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
 from app.jobs.settings import ROTATION_ENVIRONMENT, SETTLING_ENVIRONMENT
@@ -14,7 +14,6 @@ from app.limits import PRIORITY_HEADER
 from app.observability.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.observability.trace import HEADER as TRACE_HEADER
 from app.observability.trace import STATE_HEADER
-from app.pipeline.defer import IDEMPOTENCY_HEADER
 from app.pipeline.headers import QUEUE_HEADER
 from app.pipeline.pay import FEATURE_HEADER
 from app.pipeline.record import FIELDS

@@ -87,6 +87,12 @@ def idempotency_key(headers: Mapping[str, str]) -> str | None:
     return key
 
 
+def key_reused() -> ApiError:
+    """The refusal of another request under the same key."""
+    message = "This Idempotency-Key was sent before with another request; send a new key for a new request."
+    return ApiError("idempotency_key_reused", message, param=IDEMPOTENCY_HEADER)
+
+
 def _seconds(text: str | None) -> int | None:
     if text is None or not text.isascii() or not text.isdigit():
         return None

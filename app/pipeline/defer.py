@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from app.cache.wishes import idempotency_key, key_reused
 from app.deferred.deadline import HEADER, LONGEST_PAUSE_SECONDS, PAUSE_SHARE, deadline_seconds
 from app.deferred.jobs import Jobs
 from app.deferred.queue import gather_message
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from app.pipeline.messages import Call
     from app.services import Services
 
-IDEMPOTENCY_HEADER = "idempotency-key"
-MOST_KEY_CHARACTERS = 255
 ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS)
 _NOT_SENT = frozenset({"stream", "stream_options", "service_tier", "stop"})
 """Of a request's fields, those that mean nothing in a batch. `stop` goes from Responses alone, where it is ours."""
@@ -53,7 +52,7 @@ class Desk:
         """
         request, payload = _deferred(call, plan, deadline_seconds(deadline))
         request = replace(request, places=places_text(await self._ledger.places(payer_of(request))))
-        if not await self._create(request, payload, named=IDEMPOTENCY_HEADER in call.headers):
+        if not await self._create(request, payload, named=idempotency_key(call.headers) is not None):
             return request.id, await self._again(request)
         try:
             await self._store.send(gather_message(request), self._collect_seconds)
@@ -106,8 +105,7 @@ class Desk:
         """The description of the request that has the id already."""
         first = await self._find(request.tenant, request.id)
         if first.digest != request.digest:
-            message = f"'{IDEMPOTENCY_HEADER}' was used for another request; send a new one for each request."
-            raise ApiError("conflict", message, param=IDEMPOTENCY_HEADER)
+            raise key_reused()
         if first.status == QUEUED:  # perhaps because the first call broke off before anybody was told
             await self._requests.wait(first)
             await self._store.send(gather_message(first), self._collect_seconds)
@@ -158,12 +156,9 @@ def _body(plan: Plan) -> dict[str, Any]:
 
 
 def _id(tenant: str, headers: Mapping[str, str]) -> str:
-    key = headers.get(IDEMPOTENCY_HEADER)
+    key = idempotency_key(headers)
     if key is None:
         return "def_" + os.urandom(16).hex()
-    if not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        message = f"'{IDEMPOTENCY_HEADER}' must have 1 to {MOST_KEY_CHARACTERS} characters."
-        raise ApiError("invalid_value", message, param=IDEMPOTENCY_HEADER)
     return "def_" + hashlib.blake2b(f"{tenant}\n{key}".encode(), digest_size=16).hexdigest()
 
 

@@ -14,6 +14,7 @@ from app.cache.answers import Answers, Found
 from app.cache.entry import Entry
 from app.cache.flight import Flight, Landing, Reader
 from app.cache.store import Claim
+from app.cache.wishes import key_reused
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.pipeline.headers import own_headers
@@ -86,7 +87,7 @@ class Flights:
     async def _join(self, work: Work, place: Place, *, shared: bool) -> Reply:
         while (flight := self._flights.get(place.key)) is not None and flight.open:
             if flight.fingerprint != place.fingerprint:
-                raise _reused()
+                raise key_reused()
             try:
                 landing = await flight.landing()
             except ApiError as error:
@@ -304,7 +305,7 @@ class Flights:
         try:
             while True:
                 if claim.fingerprint != place.fingerprint:
-                    raise _reused()
+                    raise key_reused()
                 if claim.entry is not None:
                     if flight.background or self._land_kept(flight, work, place, claim.entry):
                         return True
@@ -424,8 +425,3 @@ def _broken(work: Work) -> bytes:
     meter = stream_meter(work.plan.endpoint, hides_usage=work.plan.hides_usage)
     name, data = meter.error_event("upstream_incomplete", "The stream was cut before its end; try again.")
     return sse.write(orjson.dumps(data), name)
-
-
-def _reused() -> ApiError:
-    message = "This Idempotency-Key was sent before with another request; send a new key for a new request."
-    return ApiError("idempotency_key_reused", message, param="Idempotency-Key")

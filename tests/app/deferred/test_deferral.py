@@ -145,7 +145,7 @@ async def test_the_same_key_of_a_caller_makes_one_request(yard: Yard, simulator:
     assert again["id"] == first["id"]
     with pytest.raises(ApiError) as refused:
         await yard.send({**HELLO, "input": "other"}, idempotency_key="order 7")
-    assert refused.value.status == 409
+    assert (refused.value.status, refused.value.code) == (400, "idempotency_key_reused")
     await yard.work(yard.over(first["id"]))
     [batch] = simulator.batches()
     assert batch["request_counts"]["total"] == 1
