@@ -109,7 +109,7 @@ async def prodkit(children: Children, world: World) -> Target:
 
 
 async def prodkit_without(children: Children, world: World, part: str) -> Target:
-    """A web replica like the others with one policy taken out."""
+    """A web replica like the others with one policy taken out, or `nothing`."""
     callers = tuple({"Authorization": f"Bearer {key}"} for key in world.keys)
     port = free_port()
     environment = prodkit_environment(world, service="web", port=port, upstream=world.stub_url + "/v1")
