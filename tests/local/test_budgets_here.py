@@ -14,7 +14,7 @@ import pytest
 
 from app.aws import Aws
 from app.ledger import MONTHLY, Ledger
-from app.ledger.watch import boot_of
+from app.ledger.watch import HEARTBEAT_SECONDS, boot_of
 from app.prices import PICO_PER_USD
 from local.children import ROOT
 from tests.local.test_up import Up, finished, start
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 LIMIT = PICO_PER_USD // 10
 SECONDS = 120.0
-BEAT_SECONDS = 6.0
+BEAT_SECONDS = HEARTBEAT_SECONDS + 2.0
 """Every living process says so within this time."""
 RUNGS = ("shorter", "cheaper", "cached", "deferred", "priority")
 
@@ -58,7 +58,7 @@ def run(up: Up, commands: str) -> str:
 
 async def spend_and_suspend(up: Up, commands: str) -> str:
     """What the commands print. The lease of the replica whose heart does not beat meanwhile is put in suspense, as its
-    watcher does once it has stood still for 45 s."""
+    watcher does once it has stood still for DEAD_SECONDS."""
     found = dict(re.findall(r"(\w+)=(\S+)", variables(up)))
     aws = Aws(found["AWS_REGION"], found["AWS_ENDPOINT_URL"])
     ledger = Ledger(aws, found["PRODKIT_LEDGER_TABLE"])
