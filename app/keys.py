@@ -23,6 +23,7 @@ ROLES = (USER, ADMIN)
 """An admin's key sets budgets of every tenant: for operators, not for callers."""
 IDENTITY_SECONDS = 4.0  # with the read itself below 5 s, after which a revoked key is dead everywhere
 REFRESH_SECONDS = 3.0  # from this age on a key in use is read again beside its requests: none of them waits
+DUE_A_READ = 64  # so many keys in use wait for one read after the other; for more of them there are more reads at once
 UNKNOWN_SECONDS = 1.0  # a key just created works a second after it was refused
 UNKNOWN_SHARE = 4  # refused keys get a quarter of the entries, so that guessing pushes out no identity
 LOOKUP_SECONDS = 3.0
@@ -61,6 +62,10 @@ class KeyStore:
         self._max_known = max(1, max_entries)
         self._max_unknown = max(1, max_entries // UNKNOWN_SHARE)
         self._reads: dict[str, asyncio.Task[Identity | None]] = {}
+        self._beside = 0
+        """Reads of keys in use."""
+        self._due: dict[str, None] = {}
+        """Keys in use whose turn to be read again comes, in their order."""
 
     def known(self, presented: str) -> Identity | None:
         """The identity of a key that was read of late; None when `lookup` may have to wait, or would find none."""
@@ -87,9 +92,29 @@ class KeyStore:
         known, now = self._known.get(digest), self._clock()
         if known is None or now >= known[0]:
             return None
-        if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS:
-            self._begin_reading(digest)
+        if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS and digest not in self._reads:
+            self._read_beside(digest)
         return known[1]
+
+    def _read_beside(self, digest: str) -> None:
+        """Read a key in use again, after those that are due before it.
+
+        A read has a thread of its own. Many at once, as keys that came at once are due at once, would stop the requests
+        for as long as all of them take; one after the other gives way between two.
+        """
+        if self._beside > len(self._due) // DUE_A_READ:
+            self._due[digest] = None
+            return
+        self._due.pop(digest, None)
+        self._beside += 1
+        self._begin_reading(digest).add_done_callback(self._read_next)
+
+    def _read_next(self, _: asyncio.Task[Identity | None]) -> None:
+        self._beside -= 1
+        if self._due:
+            digest = next(iter(self._due))
+            del self._due[digest]
+            self._read_beside(digest)
 
     def _begin_reading(self, digest: str) -> asyncio.Task[Identity | None]:
         read = self._reads.get(digest)

@@ -110,6 +110,36 @@ async def test_a_key_in_use_is_read_again_beside_its_requests(client: Any, count
     assert await store.lookup(key) is None, "what was read beside counts"
 
 
+async def test_keys_in_use_that_are_due_together_are_read_again_one_after_the_other(
+    client: Any, cloud: CloudParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watching(CountingAws):
+        inside = most = 0
+
+        async def call(self, service: str, operation: str, /, **parameters: Any) -> Any:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            try:
+                return await super().call(service, operation, **parameters)
+            finally:
+                self.inside -= 1
+
+    made = [create_key(client, TABLE, tenant()) for _ in range(4)]
+    for due_a_read, most in ((keys.DUE_A_READ, 1), (2, 2)):
+        monkeypatch.setattr(keys, "DUE_A_READ", due_a_read)
+        watching, clock = Watching("us-east-1", cloud.url), Clock()
+        store = KeyStore(watching, TABLE, max_entries=10, clock=clock)
+        for key in made:
+            assert await store.lookup(key) is not None
+        clock.now += keys.REFRESH_SECONDS
+        for key in [*made, *made]:
+            assert store.known(key) is not None
+        while store._reads:
+            await asyncio.wait(store._reads.values())
+        assert watching.calls == 2 * len(made)
+        assert watching.most == most
+
+
 async def test_a_new_key_works_a_second_after_it_was_refused(client: Any, counting: CountingAws) -> None:
     clock = Clock()
     store = KeyStore(counting, TABLE, max_entries=10, clock=clock)
