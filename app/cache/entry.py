@@ -80,6 +80,6 @@ def decode(key: str, value: bytes) -> Entry | None:
 
 
 def _digest(key: str, rest: bytes) -> bytes:
-    digest = hashlib.blake2b(key.encode() + b"\0", digest_size=DIGEST_BYTES)  # no key holds a NUL
+    digest = hashlib.sha256(key.encode() + b"\0")  # no key holds a NUL
     digest.update(rest)
-    return digest.digest()
+    return digest.digest()[:DIGEST_BYTES]

@@ -249,7 +249,7 @@ class Limiter:
                 if scope.queue:
                     self._leases.ask(scope)
             self._leases.note(scope)
-            if back > 0 and scope.queue:
+            if back > 0 and scope.queue.requests:
                 self._leases.pump(scope)
 
     def take_back(self, grant: Grant) -> None:

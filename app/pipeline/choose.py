@@ -62,8 +62,10 @@ def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -
     if endpoint.output_caps:
         output = _cap_output(endpoint, changed, model) * _choices(document, model)
         changed["service_tier"] = _service_tier(document.get("service_tier"), model)
-        _check_tools(document, model)
-        _add_stop(changed, model)
+        if "tools" in document or "functions" in document:
+            _check_tools(document, model)
+        if model.stop or "stop" in document:
+            _add_stop(changed, model)
     if endpoint is CHAT and stream:
         options = document.get("stream_options") or {}
         hides_usage = options.get("include_usage") is not True
@@ -129,7 +131,9 @@ def _cap_output(endpoint: Endpoint, changed: dict[str, Any], model: Model) -> in
 
 
 def _choices(document: Mapping[str, Any], model: Model) -> int:
-    n = document.get("n") or 1
+    n: int | None = document.get("n")
+    if not n:
+        return 1
     if n > model.max_n:
         message = f"'n' is {n}; {model.name} gives at most {model.max_n} here, because every choice is paid for."
         raise ApiError("invalid_value", message, param="n")

@@ -48,7 +48,6 @@ class Response:
 
     __slots__ = (
         "_by",
-        "_complete",
         "_connection",
         "_error",
         "_listener",
@@ -59,6 +58,7 @@ class Response:
         "_timer",
         "_timer_at",
         "_waiter",
+        "complete",
         "headers",
         "status",
     )
@@ -71,7 +71,8 @@ class Response:
         self._connection: Connection | None = connection
         self._pieces: list[bytes] = []
         self._size = 0
-        self._complete = False
+        self.complete = False
+        """All of it has arrived, or its connection is lost."""
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._listener: Callable[[], None] | None = None
@@ -103,7 +104,7 @@ class Response:
         if not pieces:
             if self._error is not None:
                 raise self._error
-            return b"" if self._complete else None
+            return b"" if self.complete else None
         self._pieces = []
         if self._size > HELD_BYTES and self._connection is not None:
             self._connection.resume()
@@ -134,7 +135,7 @@ class Response:
 
     def release(self) -> None:
         """Done with it: the connection serves the next call when its answer is complete, else it is closed."""
-        self._leave(keep=self._complete and self._error is None)
+        self._leave(keep=self.complete and self._error is None)
 
     def close(self) -> None:
         """Close the connection at once, so that OpenAI stops."""
@@ -142,7 +143,7 @@ class Response:
 
     def whole(self) -> bytes | None:
         """All of the body when it is here, and nothing was taken of it; else None."""
-        return self.take() if self._complete and self._error is None else None
+        return self.take() if self.complete and self._error is None else None
 
     def begun(self) -> asyncio.Future[None] | None:
         """Done when this is to be asked again; None when the headers are here. Raises as `read`."""
@@ -160,24 +161,21 @@ class Response:
 
     def finish(self, error: UpstreamError | None = None) -> None:
         """For the connection: the end of the answer, or what became of it. `wake` follows."""
-        self._complete = True
+        self.complete = True
         self._error = error
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it has arrived, or its connection is lost."""
-        return self._complete
 
     def idle(self) -> bool:
         """Whether `take` has nothing, not even the end."""
-        return not self._pieces and not self._complete
+        return not self._pieces and not self.complete
 
     def wake(self) -> None:
         """For the connection: whoever waits looks again."""
         if self._listener is not None:
             self._listener()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        elif (waiter := self._waiter) is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _expect(self) -> asyncio.Future[None]:
         self._waiter = waiter = self._loop.create_future()
