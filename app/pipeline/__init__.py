@@ -228,7 +228,8 @@ class Pipeline:
 
     async def _ask(self, work: Work, turns: Turns) -> tuple[Plan, Answer | OpenStream]:
         plan, record = work.plan, work.record
-        part = self._merger.part(plan, work.call.identity.tenant)
+        # What may stream is asked for alone.
+        part = None if plan.endpoint.streams else self._merger.part(plan, work.call.identity.tenant)
         try:
             # Again: it may have been held while the call waited for its turn.
             self._services.budgets.admit(work.call.identity, plan.model.name)
@@ -246,7 +247,8 @@ class Pipeline:
             self._settle(work)
             raise
         finally:
-            record.merged(part)
+            if part is not None:
+                record.merged(part)
 
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""

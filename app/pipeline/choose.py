@@ -117,17 +117,21 @@ def _default_model(endpoint: Endpoint, models: Models) -> str:
 
 def _cap_output(endpoint: Endpoint, changed: dict[str, Any], model: Model) -> int:
     """Check every output cap in `changed` against the model's maximum, or set the default; the tokens allowed."""
-    asked = [name for name in endpoint.output_caps if changed.get(name) is not None]
-    if not asked:
-        changed[endpoint.output_caps[0]] = model.default_output_tokens
-        return model.default_output_tokens
-    for name in asked:
-        if changed[name] < 1:
+    most = 0
+    for name in endpoint.output_caps:
+        asked: int | None = changed.get(name)
+        if asked is None:
+            continue
+        if asked < 1:
             raise ApiError("invalid_value", f"'{name}' must be at least 1.", param=name)
-        if changed[name] > model.max_output_tokens:
-            message = f"'{name}' is {changed[name]}; {model.name} gives at most {model.max_output_tokens} here."
+        if asked > model.max_output_tokens:
+            message = f"'{name}' is {asked}; {model.name} gives at most {model.max_output_tokens} here."
             raise ApiError("invalid_value", message, param=name)
-    return max(int(changed[name]) for name in asked)
+        if asked > most:
+            most = asked
+    if not most:
+        most = changed[endpoint.output_caps[0]] = model.default_output_tokens
+    return most
 
 
 def _choices(document: Mapping[str, Any], model: Model) -> int:

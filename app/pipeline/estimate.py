@@ -44,6 +44,11 @@ def _tokens(node: object) -> int:
     if isinstance(node, dict):
         total = MESSAGE_TOKENS if "role" in node else 0
         for name, value in node.items():
-            total += ATTACHMENT_TOKENS if name in _ATTACHMENTS else _tokens(value)
+            if name in _ATTACHMENTS:
+                total += ATTACHMENT_TOKENS
+            elif type(value) is str and value.isascii():  # most values are, and are counted here
+                total -= -len(value) // BYTES_PER_TOKEN
+            else:
+                total += _tokens(value)
         return total
     return 0

@@ -129,10 +129,8 @@ class Record:
         """Another model than the chosen one answers."""
         self.fallback_from, self.model = self.model, plan.model.name
 
-    def merged(self, part: Part | None) -> None:
+    def merged(self, part: Part) -> None:
         """The call to OpenAI was, or may have been, one for several requests."""
-        if part is None:
-            return
         if part.sent_at is not None:
             self.phases.asked(part.sent_at)
         if part.requests > 1:
