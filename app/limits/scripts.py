@@ -10,7 +10,8 @@ One hash holds one scope (a key, a tenant, a model, the fleet, OpenAI's own limi
 
 What is left of a limit at any moment is what nobody holds plus what the leases hold, and that sum never grows beyond
 one minute's worth. So however the replicas share it, they grant together what one bucket would. A lease that is not
-renewed in time is struck out: what it held counts as used, since a replica that died may have used it.
+renewed in time is struck out: what it held counts as used, since a replica that died may have used it, and as used at
+its end, since until then it may have been there.
 
 A hash has no TTL: Valkey serverless evicts volatile keys first, and an evicted bucket would be a full one. SWEEP
 removes full ones. Every number of time comes from the server; one that goes back refills nothing.
@@ -39,11 +40,11 @@ local answers = {}
 
 local function load(key)
   local kind = redis.call('TYPE', key)['ok']
-  local state, leases = {}, {}
+  local state, leases, struck = {}, {}, {0, 0, at = 0}
   if kind ~= 'hash' then
     -- Something that is no bucket is one that was emptied: full buckets are for scopes nobody has seen yet.
     if kind ~= 'none' then redis.call('DEL', key) end
-    return state, leases, kind == 'none'
+    return state, leases, kind == 'none', struck
   end
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
@@ -58,19 +59,22 @@ local function load(key)
         end
         leases[all[i]] = lease
       else
+        if #lease == 11 then
+          struck[1], struck[2], struck.at = struck[1] + lease[1], struck[2] + lease[2], math.max(struck.at, lease[4])
+        end
         redis.call('HDEL', key, all[i])
       end
     else
       state[all[i]] = tonumber(all[i + 1])
     end
   end
-  return state, leases, false
+  return state, leases, false, struck
 end
 
 for k = 1, #KEYS do
   local base = 3 + (k - 1) * stride
   local function arg(group, d) return tonumber(ARGV[base + group * 3 + d]) end
-  local state, leases, fresh = load(KEYS[k])
+  local state, leases, fresh, struck = load(KEYS[k])
   local mine = leases[me]
   -- Replicas that wait take turns in proportion to what they wait for: each turn moves the one that had it back.
   local since = mine and mine[11] > 0 and mine[11]
@@ -103,7 +107,10 @@ for k = 1, #KEYS do
     end
   end
   local offsets = {state.off or 0, state.toff or 0}
-  local minutes = math.max(0, now - (state.at or now)) / 60000
+  local at = state.at or now
+  -- What refilled a bucket while a lease still held its part is less than what refills one without it.
+  local before = math.max(0, math.min(struck.at, now) - at) / 60000
+  local minutes = math.max(0, now - math.max(at, struck.at)) / 60000
   local level, granted, spare, fits = {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, true
   for d = 1, 3 do
     local limit, left = limits[d], arg(1, d)
@@ -114,7 +121,8 @@ for k = 1, #KEYS do
         local have = state[names[d]]
         if have == nil then have = fresh and limit or 0 end
         if steered and known[d] == 0 then have = limit end
-        have = math.min(limit - out[d] - (mine and mine[d] or 0), have + minutes * limit)
+        local others = limit - out[d] - (mine and mine[d] or 0)
+        have = math.min(others, math.min(others - struck[d], have + before * limit) + minutes * limit)
         have = math.min(limit - out[d] - left, have + arg(2, d))
         if steered then
           -- Only ever down: too low an estimate costs a burst, and no throughput, as the bucket refills all the same.
@@ -206,17 +214,18 @@ if redis.call('TYPE', KEYS[1])['ok'] ~= 'hash' then return redis.call('DEL', KEY
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all = redis.call('HGETALL', KEYS[1])
-local state = {}
+local state, struck = {}, 0
 for i = 1, #all, 2 do
   if string.sub(all[i], 1, 2) == 'l:' then
     local words = {}
     for word in string.gmatch(all[i + 1], '%S+') do words[#words + 1] = tonumber(word) end
     if (words[4] or 0) > now then return 0 end
+    struck = math.max(struck, words[4] or 0)
   else
     state[all[i]] = tonumber(all[i + 1])
   end
 end
-local minutes = math.max(0, now - (state.at or now)) / 60000
+local minutes = math.max(0, now - math.max(state.at or now, struck)) / 60000
 for name, limit in pairs({requests = state.rpm or 0, tokens = state.tpm or 0}) do
   if limit > 0 and (state[name] or limit) + minutes * limit < limit then return 0 end
 end

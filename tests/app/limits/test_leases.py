@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.limits.scope import LEASE_SECONDS, Limits, Scope
@@ -139,6 +139,7 @@ RARE = (*KINDS, *KINDS, "deaf", "mute", "crash")
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 1 << 32))
+@example(11202934)
 def test_replicas_grant_together_what_one_bucket_would_whatever_dies_or_is_lost(seed: int) -> None:
     chance = random.Random(seed)
     fleet = Fleet(Limits(chance.randint(4, 200), chance.randint(100, 3_000)))
@@ -163,3 +164,22 @@ def test_what_was_granted_without_valkey_is_owed_when_it_is_back() -> None:
     scope.accept(fleet.server.lease("1", scope, scope.report(fleet.clock(replica))), fleet.clock(replica))
     # Nobody else took anything: the shared bucket was full, and is short of exactly these.
     assert scope.remaining(fleet.clock(replica)) == (30, 3_000)
+
+
+def test_a_silent_replicas_part_refills_nothing_while_it_could_still_be_spent() -> None:
+    fleet = Fleet(Limits(60, 6_000))
+    fleet.start()
+    fleet.start()
+    silent, other = fleet.replicas
+    fleet.sync(silent)
+    held = silent.scope.tokens.left
+    assert held > 0
+    fleet.wait(0.7 * LEASE_SECONDS)
+    while fleet.call(silent, held / 8):
+        pass
+    fleet.wait(0.4 * LEASE_SECONDS)
+    fleet.sync(other)
+    shared = other.scope.remaining(fleet.clock(other))[1]
+    assert shared <= fleet.tokens.level + EPSILON
+    # What came since its lease ended is there for the others.
+    assert shared >= 6_000 - held + 0.09 * LEASE_SECONDS * 6_000 / 60
