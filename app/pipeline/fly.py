@@ -8,8 +8,6 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
-
 from app.cache.answers import Answers, Found
 from app.cache.entry import Entry
 from app.cache.flight import Flight, Landing, Reader
@@ -17,10 +15,10 @@ from app.cache.store import Claim
 from app.cache.wishes import key_reused
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
+from app.pipeline.follow import JOIN, broken, follow, publish
 from app.pipeline.headers import own_headers
 from app.pipeline.lead import Lead
 from app.pipeline.messages import Reply, Work
-from app.pipeline.meter import stream_meter
 from app.pipeline.pay import Payment
 from app.pipeline.record import Record
 from app.pipeline.stream import MeteredStream
@@ -31,10 +29,8 @@ if TYPE_CHECKING:
     from app.cache.place import Place
     from app.services import Services
 
-HIT, MISS, JOIN, STALE = "hit", "miss", "join", "stale"
+HIT, MISS, STALE = "hit", "miss", "stale"
 JSON = "application/json"
-FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.01, 0.1
-"""Between two looks at what another replica has; new text of a stream brings it back to the first."""
 CLAIM_SLACK_SECONDS = 30
 """Beyond the longest that the call behind a claim may take."""
 
@@ -315,13 +311,13 @@ class Flights:
                         return False
                 if claim.token == flight.token:
                     return False
-                following = await self._follow(flight, work, place, claim)
+                following = await follow(self._answers, flight, work, place, claim, milliseconds)
                 if following is None:
                     return True
                 claim = following
         except ValkeyAwayError:
             if flight.relay.pieces:
-                flight.relay.add(_broken(work))
+                flight.relay.add(broken(work))
                 return True
             return False
 
@@ -335,48 +331,6 @@ class Flights:
             self.refresh(work, place)
         return True
 
-    async def _follow(self, flight: Flight, work: Work, place: Place, claim: Claim) -> Claim | None:
-        """Wait for what another replica asks. None = it has landed here; else what there is to claim instead."""
-        store, relay = self._answers.store, flight.relay
-        token, owner = claim.token, claim.owner
-        milliseconds = self._longest(work)
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + milliseconds / 1000
-        pause = FIRST_LOOK_SECONDS
-        read = 0
-        await store.tell(owner, place.key, token)
-        while clock() < deadline:
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, SLOWEST_LOOK_SECONDS)
-            now = await store.follow(place, token, read)
-            if now.entry is not None:
-                if read:
-                    relay.add(now.entry.body[read:])
-                else:
-                    flight.land(Landing(JOIN, now.entry))
-                return None
-            lost = now.over or now.token != token
-            if not lost and not self._answers.watch.alive(owner):
-                lost = await store.take_over(place, token, flight.token, milliseconds)
-                now = Claim(token=flight.token, owner=owner, fingerprint=place.fingerprint)
-            if lost and read:
-                # Another answer would go on otherwise than this one began.
-                relay.add(_broken(work))
-                if now.token == flight.token:
-                    await store.release(place, flight.token, None)
-                return None
-            if lost and now.token == flight.token:
-                return now
-            if lost:
-                return await store.claim(place, flight.token, milliseconds)
-            if now.text:
-                flight.land(Landing(JOIN, None))
-                relay.add(now.text)
-                read += len(now.text)
-                pause = FIRST_LOOK_SECONDS
-                await relay.room()
-        raise ApiError("upstream_timeout", "The answer did not come in time; try again.")
-
     def _heard_elsewhere(self, key: str, token: str) -> None:
         """Another replica waits for what this one asks."""
         flight = self._flights.get(key)
@@ -384,24 +338,7 @@ class Flights:
             flight.remote = True
             if flight.lead is not None:
                 flight.lead.share()
-            self._later(self._publish(flight))
-
-    async def _publish(self, flight: Flight) -> None:
-        """Give a stream to the other replicas as it comes; a whole answer they find where it is kept."""
-        relay, sent = flight.relay, 0
-        while relay.shareable:
-            pieces, sent = relay.pieces[sent:], len(relay.pieces)
-            text = b"".join([piece for piece in pieces if piece is not sse.HEARTBEAT])
-            try:
-                if text and not await self._answers.store.publish(flight.key, flight.token, text):
-                    return
-            except ValkeyAwayError:
-                return
-            if sent < len(relay.pieces):
-                continue
-            if relay.ended:
-                return
-            await relay.more()
+            self._later(publish(self._answers, flight))
 
     def _longest(self, work: Work) -> int:
         """Milliseconds that a claim may last."""
@@ -418,10 +355,3 @@ def kept(record: Record, found: Found) -> Reply:
     if found.state != JOIN:
         headers.append(("age", str(int(found.age))))
     return Reply(entry.status, headers, entry.body)
-
-
-def _broken(work: Work) -> bytes:
-    """The event that ends a stream whose leader is gone."""
-    meter = stream_meter(work.plan.endpoint, hides_usage=work.plan.hides_usage)
-    name, data = meter.error_event("upstream_incomplete", "The stream was cut before its end; try again.")
-    return sse.write(orjson.dumps(data), name)
