@@ -156,7 +156,7 @@ def test_make_kill_without_a_stack_stops_this_run_and_says_so_and_how_to_undo_it
     [line] = [line.strip() for line in up.screen.splitlines() if line.startswith("  make kill ")]
 
     def run(command: str) -> "subprocess.CompletedProcess[str]":
-        parts = ["make", "--assume-old", ".venv/.installed", *shlex.split(command)[1:]]
+        parts = ["make", "--no-print-directory", "--assume-old", ".venv/.installed", *shlex.split(command)[1:]]
         return subprocess.run(parts, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
     def ask() -> str:
@@ -168,7 +168,8 @@ def test_make_kill_without_a_stack_stops_this_run_and_says_so_and_how_to_undo_it
     assert killed.returncode == 0
     assert f"This was the run of make up at {up.address}, and no deployed stack." in killed.stdout
     until(lambda: {ask() for _ in range(4)} == {"spending_held"})
-    undone = run("make" + killed.stdout.rpartition("Undo: make")[2])
+    [*_, undo] = re.findall(r"Undo: (make .*)", killed.stdout)
+    undone = run(undo)
     assert undone.returncode == 0
     until(lambda: {ask() for _ in range(4)} == {"None"})
     assert run("make kill TENANT=nobody UNDO=1 WHY=x PORT=1").returncode != 0, "what is not held is not released"
@@ -186,7 +187,12 @@ def tried(up: Up) -> dict[str, str]:
         )
         for name, commands in zip(texts[1::2], parts, strict=True)
     }
-    return {name: run.communicate(timeout=60)[0] for name, run in runs.items()}
+    try:
+        return {name: run.communicate(timeout=PATIENCE_SECONDS)[0] for name, run in runs.items()}
+    finally:
+        for run in runs.values():
+            run.kill()
+            run.communicate()
 
 
 def test_what_the_docs_say_to_try_does_what_they_say(up: Up) -> None:
