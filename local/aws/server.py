@@ -28,7 +28,7 @@ from local.aws.registry import HANDLERS, SERVICES, Handler
 from local.aws.shapes import check
 
 ACCOUNT = "123456789012"
-APP_NAMES = frozenset({"appconfig", "secretsmanager"})
+APP_NAMES = frozenset({"appconfig", "dynamodb", "secretsmanager"})
 """Signing names of the services that the app itself needs more of than moto has."""
 WAITS = "AmazonSQS.ReceiveMessage"
 """Waits for a message that another request brings, so it cannot run alone."""

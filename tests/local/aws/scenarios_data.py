@@ -66,7 +66,7 @@ def ce(rig: Rig) -> None:
 
 
 def dynamodb(rig: Rig) -> None:
-    """A table that bounds what it may cost."""
+    """A table that bounds what it may cost, and writes of which all are made or none."""
     client = rig.client("dynamodb")
     client.create_table(
         TableName="state",
@@ -78,6 +78,25 @@ def dynamodb(rig: Rig) -> None:
     bounds = {"MaxReadRequestUnits": 100, "MaxWriteRequestUnits": 60}
     client.update_table(TableName="state", OnDemandThroughput=bounds)
     assert client.describe_table(TableName="state")["Table"]["OnDemandThroughput"] == bounds
+    changed = {"TableName": "state", "Key": {"pk": {"S": "old"}}, "UpdateExpression": "ADD times :one"}
+    change = {"Update": {**changed, "ExpressionAttributeValues": {":one": {"N": "1"}}}}
+    old, new = ({"Put": {"TableName": "state", "Item": {"pk": {"S": name}}}} for name in ("old", "new"))
+    absent = {"Put": {**old["Put"], "ConditionExpression": "attribute_not_exists(pk)"}}
+    nobody = {"TableName": "state", "Key": {"pk": {"S": "none"}}, "ConditionExpression": "attribute_exists(pk)"}
+    there = {"ConditionCheck": nobody}
+    for writes, refused, left in (
+        ([change, new, there], True, []),
+        ([old], False, [{"pk": {"S": "old"}}]),
+        ([change, new, there], True, [{"pk": {"S": "old"}}]),
+        ([absent, new], True, [{"pk": {"S": "old"}}]),
+        ([change], False, [{"pk": {"S": "old"}, "times": {"N": "1"}}]),
+    ):
+        try:
+            client.transact_write_items(TransactItems=writes)
+            assert not refused
+        except client.exceptions.TransactionCanceledException:
+            assert refused
+        assert client.scan(TableName="state")["Items"] == left
     client.delete_table(TableName="state")
 
 
