@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to OpenAI: a request goes out as prepared bytes, its answer comes in as it arrives.
+"""One HTTP/1.1 connection, to OpenAI or AWS: a request goes out as prepared bytes, its answer comes in as it arrives.
 
 The parser is httptools (llhttp), in its strict mode; what is ambiguous about a message's length is refused by it.
 """
@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is not None and not response.complete:
             if not response.status:
-                response.finish(UnreachableError("OpenAI closed the connection without an answer", sent=True))
+                response.finish(UnreachableError("the connection was closed without an answer", sent=True))
             elif self._framed or exc is not None:
                 response.finish(CutError("the connection was cut inside the answer"))
             else:

@@ -1,4 +1,4 @@
-"""The pool of connections to OpenAI: bytes out, bytes in, every wait bounded by whoever calls."""
+"""A pool of connections to one host: bytes out, bytes in, every wait bounded by whoever calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -21,7 +21,7 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 """An idle pooled connection is closed after this, well before a NAT gateway forgets it (350 s)."""
 ADDRESS_SECONDS = 10.0
-"""The addresses of OpenAI's name are asked for again after this."""
+"""The addresses of a name are asked for again after this."""
 NEXT_ADDRESS_SECONDS = 0.25
 """An address that does not answer has so long before the next is tried beside it (RFC 8305)."""
 KEEP_ALIVE_PROBES = 3
@@ -30,13 +30,17 @@ _OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")  # Linux's and macOS's name of the 
 _PORTS = {"http": 80, "https": 443}
 
 
-class Upstream:
-    """One bounded pool of HTTP/1.1 connections to one base address (".../v1"). Open it inside the event loop."""
+class Pool:
+    """One bounded pool of HTTP/1.1 connections to the host of an address. Open it inside the event loop."""
 
-    def __init__(self, base_url: str, *, connections: int, tcp_keep_alive_seconds: int) -> None:
+    def __init__(
+        self, base_url: str, *, connections: int, tcp_keep_alive_seconds: int, connect_seconds: float | None = None
+    ) -> None:
+        """`connect_seconds` is CONNECT_SECONDS where nothing else is said."""
         parts = urlsplit(base_url.rstrip("/"))
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(f"{base_url!r} is no address of an API; give http(s)://HOST/v1")
+        self._connect_seconds = connect_seconds or CONNECT_SECONDS
         self._host = parts.hostname
         self._port = parts.port or _PORTS[parts.scheme]
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -45,7 +49,6 @@ class Upstream:
         self._connections = connections
         self._tcp_keep_alive_seconds = tcp_keep_alive_seconds
         self._is_open = False
-        self._heads: dict[str, bytes] = {}  # one for each endpoint
         self._made: set[Connection] = set()
         self._connecting = 0
         self._free: deque[Connection] = deque()
@@ -56,46 +59,39 @@ class Upstream:
         self._addresses_until = 0.0
         self._looking_up: asyncio.Task[Sequence[AddrInfoType]] | None = None
 
-    async def __aenter__(self) -> Upstream:
-        self._is_open = True
-        self._loop = asyncio.get_running_loop()
+    async def __aenter__(self) -> Self:
+        self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+        await asyncio.sleep(0)  # they close in the next turn of the event loop
+
+    def open(self) -> None:
+        """Begin to lend connections."""
+        self._is_open = True
+        self._loop = asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """Close every connection, busy ones too. Safe to call twice."""
         self._is_open = False
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connection in list(self._made):
             connection.close()
-        await asyncio.sleep(0)  # they close in the next turn of the event loop
 
-    def post(self, path: str, body: bytes, key: str) -> Coroutine[Any, Any, Response]:
-        """The answer to one POST of JSON once its headers are there; raises UpstreamError. Await it at once.
-
-        `path` is relative to the base address ("/responses"). Redirects are not followed: they would carry the key.
-        """
+    def ask(self, head: bytes, body: bytes) -> Coroutine[Any, Any, Response]:
+        """The answer to a request once its headers are there; raises UpstreamError. Await it at once."""
         if not self._is_open:
-            raise RuntimeError("Upstream is not open; use `async with`")
-        begin = self._heads.get(path) or self._begin(path)
-        # The key is kept nowhere here.
-        head = b"%b%b\r\nContent-Length: %d\r\n\r\n" % (begin, key.encode("latin-1"), len(body))
+            raise RuntimeError("the pool is not open; use `async with`")
         connection = self._pop()
         return self._ask_new(head, body) if connection is None else connection.ask(head, body)
 
-    def _begin(self, path: str) -> bytes:
-        """A request's head up to the key."""
-        begin = self._heads[path] = (
-            f"POST {self._path}{path} HTTP/1.1\r\n"
-            f"Host: {self._host_header}\r\n"
-            "Content-Type: application/json\r\n"
-            # The flow is metered as it passes; unpacking it would cost more than the bytes saved.
-            "Accept-Encoding: identity\r\n"
-            "User-Agent: prodkit\r\n"
-            "Authorization: Bearer "
-        ).encode("latin-1")
-        return begin
+    async def connection(self) -> Connection:
+        """A free connection or a new one, for who times the connecting and the asking apart. Ask it at once."""
+        return self._pop() or await self._connect()
 
     async def _ask_new(self, head: bytes, body: bytes) -> Response:
         connection = await self._connect()
@@ -125,13 +121,13 @@ class Upstream:
                 return found
         self._connecting += 1
         try:
-            with within(CONNECT_SECONDS):
+            with within(self._connect_seconds):
                 return await self._open()
         except TimeoutError:
-            raise UnreachableError(f"OpenAI took no connection within {CONNECT_SECONDS:.0f} s") from None
+            raise UnreachableError(f"{self._host} took no connection within {self._connect_seconds:.0f} s") from None
         except OSError as error:
             self._addresses_until = 0.0
-            raise UnreachableError("no connection to OpenAI", error.errno) from error
+            raise UnreachableError(f"no connection to {self._host}", error.errno) from error
         finally:
             self._connecting -= 1
             if len(self._made) + self._connecting < self._connections:
@@ -219,3 +215,34 @@ class Upstream:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // KEEP_ALIVE_PROBES))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
         return made
+
+
+class Upstream(Pool):
+    """The pool to OpenAI, at its base address (".../v1")."""
+
+    def __init__(self, base_url: str, *, connections: int, tcp_keep_alive_seconds: int) -> None:
+        super().__init__(base_url, connections=connections, tcp_keep_alive_seconds=tcp_keep_alive_seconds)
+        self._heads: dict[str, bytes] = {}  # one for each endpoint
+
+    def post(self, path: str, body: bytes, key: str) -> Coroutine[Any, Any, Response]:
+        """The answer to one POST of JSON once its headers are there; raises UpstreamError. Await it at once.
+
+        `path` is relative to the base address ("/responses"). Redirects are not followed: they would carry the key.
+        """
+        begin = self._heads.get(path) or self._begin(path)
+        # The key is kept nowhere here.
+        head = b"%b%b\r\nContent-Length: %d\r\n\r\n" % (begin, key.encode("latin-1"), len(body))
+        return self.ask(head, body)
+
+    def _begin(self, path: str) -> bytes:
+        """A request's head up to the key."""
+        begin = self._heads[path] = (
+            f"POST {self._path}{path} HTTP/1.1\r\n"
+            f"Host: {self._host_header}\r\n"
+            "Content-Type: application/json\r\n"
+            # The flow is metered as it passes; unpacking it would cost more than the bytes saved.
+            "Accept-Encoding: identity\r\n"
+            "User-Agent: prodkit\r\n"
+            "Authorization: Bearer "
+        ).encode("latin-1")
+        return begin
