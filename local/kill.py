@@ -29,12 +29,12 @@ def kill_here(given: argparse.Namespace) -> int:
         none = "no run of make up serves here: nothing was stopped. For a deployed stack name it: make kill STACK=dev"
         sys.stderr.write(f"prodkit: {several if runs else none}\n")
         return 2
-    words = ("--why", given.why, "--by", getpass.getuser())
+    words = ["--why", given.why, "--by", getpass.getuser()]
+    words += [] if given.undo else ["--undo-by", _undo(given.scope, run)]
     command = python("app.budgets", "release" if given.undo else "hold", given.scope, *words)
     status = subprocess.run(command, env={**base_environment(), **run.environment}).returncode
     if not status:
-        what = f"This was the run of make up at http://{HOST}:{run.port}, and no deployed stack."
-        sys.stdout.write(f"{what}{'' if given.undo else _undo(given.scope, run)}\n")
+        sys.stdout.write(f"This was the run of make up at http://{HOST}:{run.port}, and no deployed stack.\n")
     return status
 
 
@@ -42,4 +42,4 @@ def _undo(scope: str, run: Run) -> str:
     """The command of make that lets it go on."""
     kind, _, name = scope.partition(":")
     named = f"{kind.upper()}={shlex.quote(name)}" if name else "ALL=1"
-    return f" Undo: make kill {named} PORT={run.port} UNDO=1 WHY='...'"
+    return f"make kill {named} PORT={run.port} UNDO=1 WHY='...'"

@@ -1,6 +1,7 @@
 """`make kill`: which command of the app stops a stack's spending; the app's code writes the switch and the record."""
 
 import argparse
+import shlex
 import sys
 
 MOST_BY = 100  # characters the app keeps
@@ -22,8 +23,11 @@ def command(given: argparse.Namespace, table: str, region: str, by: str) -> list
     """The command that does what was asked for, with the stack's table; `by` is who is signed in."""
     named = {kind: getattr(given, kind) for kind in ("tenant", "key", "model") if getattr(given, kind)}
     scope = "".join(f"{kind}:{name}" for kind, name in named.items()) or "org"
+    again = "".join(f"{kind.upper()}={shlex.quote(name)}" for kind, name in named.items()) or "ALL=1"
+    undo = f"make kill STACK={given.stack} {again} UNDO=1 WHY='...'"
     return [
         *(sys.executable, "-m", "app.budgets", "release" if given.undo else "hold", scope),
         *("--why", given.why, "--by", by[-MOST_BY:], "--table", table, "--region", region),
+        *([] if given.undo else ["--undo-by", undo]),
         *(["--dry-run"] if given.dry_run else []),
     ]

@@ -71,7 +71,7 @@ def _set(aws: Aws, options: argparse.Namespace) -> str:
 def _hold(aws: Aws, options: argparse.Namespace) -> str:
     client: Any = aws.client("dynamodb")
     scope = scope_of(options.scope)
-    undo = f"python -m app.budgets release {scope}"
+    undo = options.undo_by or f"python -m app.budgets release {scope}"
     if options.dry_run:
         holds.check_words(options.by, options.why)
         return f"would hold {scope}: new requests of {described(scope)} get 403 spending_held; undo: {undo}"
@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     limit.add_argument("span", choices=[*limits.SPANS], help="for each month or for each day")
     limit.add_argument("usd", nargs="?", help=f"dollars such as 50 or 0.25, or `{limits.NO_LIMIT}`")
     limit.add_argument("--default", action="store_true", help="instead: go back to what the stack's settings say")
-    verbs.add_parser("hold", parents=[shared, change], help="refuse a scope's requests on every replica within 2 s")
+    hold = verbs.add_parser("hold", parents=[shared, change], help="refuse a scope's requests on every replica in 2 s")
+    hold.add_argument("--undo-by", metavar="COMMAND", help="to name as the way back; default: this command's release")
     verbs.add_parser("release", parents=[shared, change], help="let a scope spend again")
     log = verbs.add_parser("log", parents=[shared], help="who changed what, and why; newest first")
     log.add_argument("--most", type=_most, default=20, help=f"changes to show, 1-{MOST_LOGGED}; default 20")

@@ -168,7 +168,7 @@ def test_make_kill_without_a_stack_stops_this_run_and_says_so_and_how_to_undo_it
     assert killed.returncode == 0
     assert f"This was the run of make up at {up.address}, and no deployed stack." in killed.stdout
     until(lambda: {ask() for _ in range(4)} == {"spending_held"})
-    [*_, undo] = re.findall(r"Undo: (make .*)", killed.stdout)
+    [undo] = re.findall(r"(?i)undo: (.*)", killed.stdout)
     undone = run(undo)
     assert undone.returncode == 0
     until(lambda: {ask() for _ in range(4)} == {"None"})

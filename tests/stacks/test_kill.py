@@ -50,15 +50,18 @@ def test_the_app_is_told_what_and_where_and_by_whom(
     [command] = calls
     assert command[:5] == [sys.executable, "-m", "app.budgets", verb, scope]
     said = dict(zip(command[5::2], command[6::2], strict=True))
+    undo = said.pop("--undo-by", "")
     assert said == {"--why": "runaway", "--by": said["--by"], "--table": "state-1", "--region": "us-east-1"}
     assert said["--by"]
+    what = f"{arguments[0][2:].upper()}={arguments[1] if arguments[0] != '--all' else 1}"
+    assert undo == (f"make kill STACK=dev {what} UNDO=1 WHY='...'" if verb == "hold" else "")
 
 
 def test_the_app_has_the_command_that_is_called() -> None:
     from app.budgets.__main__ import _parser
 
     given = _parser().parse_args(
-        ["hold", "org", "--why", "w", "--by", "b", "--table", "t", "--region", "r", "--dry-run"]
+        ["hold", "org", *["--why", "w", "--by", "b", "--table", "t", "--region", "r", "--undo-by", "u", "--dry-run"]]
     )
     assert (given.verb, given.table, given.region, given.dry_run) == ("hold", "t", "r", True)
 
