@@ -23,7 +23,7 @@ from app.prices import usd
 from app.settings import Reader, SettingsError, address
 
 KEY_VARIABLE = "OPENAI_ADMIN_KEY"
-ESTIMATES = "what was lost of the same model, up to as many tokens, cannot be told from them"
+ESTIMATES = "of what was billed beyond the exact entries of their models the bill does not say what was whose"
 SUSPENSE = (
     "the job settle-suspense settles it, by itself in a stack with rotationDays; in any other --resolve-final does, "
     "once the bill of this day is final, or it ends with its window (docs/money.md)"
@@ -143,16 +143,21 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
         f"{day}: {count} entries, {usd(mine)}; OpenAI billed {usd(theirs_pico)}; {len(problems)} unexplained; "
         f"suspense {'resolved' if resolve else usd(left)}\n"
     )
-    for note in _notes(findings, 0 if resolve else left):
+    for note in _notes(findings, filed, 0 if resolve else left):
         sys.stdout.write(f"{note}\n")
     return 1 if problems else 0
 
 
-def _notes(findings: Sequence[Finding], left: int) -> list[str]:
-    """What the comparison cannot say, and what becomes of suspense."""
-    estimated = sum(finding.booked.estimated_pico for finding in findings)
+def _notes(findings: Sequence[Finding], filed: int, left: int) -> list[str]:
+    """What the comparison cannot say and how much that is at most, and what becomes of suspense."""
+    with_tokens = [finding for finding in findings if any(finding.booked.estimated)]
+    estimated = sum(finding.booked.estimated_pico for finding in with_tokens)
+    billed = sum(finding.beyond_exact_pico for finding in with_tokens)
+    hidden = max(0, sum(finding.hides_pico for finding in with_tokens) - filed)
+    said = f"{usd(estimated)} of the entries are estimates, for which OpenAI billed at most {usd(billed)}"
     return [
-        *([f"{usd(estimated)} of the entries are estimates: {ESTIMATES}"] if estimated else []),
+        *([f"{said}; they may hide a loss of at most {usd(hidden)}: {ESTIMATES}"] if with_tokens else []),
+        *([f"{usd(filed)} of the entries are of audits, for calls that nobody wrote down"] if filed else []),
         *([f"suspense is what replicas held that died: {SUSPENSE}"] if left else []),
     ]
 

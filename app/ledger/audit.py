@@ -49,6 +49,19 @@ class Finding:
     corrected_pico: int
     """What is to be added to the entries (negative: taken off the estimates), so that they say what was billed."""
 
+    @property
+    def beyond_exact_pico(self) -> int:
+        """Billed beyond the exact entries: for the calls that were estimated, and for any that nobody wrote down."""
+        return max(0, self.corrected_pico + self.booked.estimated_pico)
+
+    @property
+    def hides_pico(self) -> int:
+        """The most that estimates can have paid for in place of calls that nobody wrote down."""
+        own, theirs = self.booked, self.billed
+        room = min(own.estimated.input, theirs.input - own.exact.input) > 0
+        room = room or min(own.estimated.output, theirs.output - own.exact.output) > 0
+        return self.beyond_exact_pico if room else 0
+
 
 def book(sums: dict[str, Booked], entries: Iterable[Entry]) -> None:
     """Add entries to sums by model."""

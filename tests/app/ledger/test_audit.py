@@ -119,9 +119,35 @@ async def test_what_a_dead_replica_was_billed_is_resolved_by_evidence_to_the_las
     assert "--resolve-final" not in resolved
     assert "estimates" not in resolved
     assert await command._verify(table, DAY, bill, resolve=False) == 0
-    assert "$0.00000000025 of the entries are estimates: what was lost of the same model" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "$0.00000000025 of the entries are of audits" in told
+    assert "are estimates" not in told
     more = Bill({"m": Tokens(1_015, 15)}, {"m": 1_650 + 2 * CLOSE_PICO})
     assert await command._verify(table, DAY, more, resolve=False) == 1, "what was settled explains itself alone"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pico", "hidden"),
+    [(10, 5, 0), (25, 12, 7), (30, 15, 10), (35, 17, 12)],
+    ids=["nothing beyond the exact ones", "less than was estimated", "as estimated", "more"],
+)
+def test_estimates_hide_at_most_what_was_billed_beyond_the_exact_entries(tokens: int, pico: int, hidden: int) -> None:
+    sums: dict[str, Booked] = {}
+    book(sums, [entry("m", 10, 5), entry("m", 20, 10, "estimated"), entry("n", 1, 1)])
+    bill = Bill({"m": Tokens(tokens, tokens), "n": Tokens(9, 9)}, {"m": pico, "n": 9})
+    estimated, exact = compare(sums, bill.tokens, bill.pico, suspense=False)
+    assert (estimated.hides_pico, exact.hides_pico) == (hidden, 0), "what has no estimate is unexplained instead"
+
+
+@pytest.mark.process
+async def test_verify_says_how_much_of_a_loss_estimates_may_hide(aws: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Ledger(aws, aws.table).table
+    entries = (entry("m", 10, 5_000_000), entry("m", 20, 10_000_000, "estimated", "r2"))
+    await table.put_page(Page("boot", sequence(NOW, 1), entries, (), ()))
+    assert await command._verify(table, DAY, Bill({"m": Tokens(25, 25)}, {"m": 12_000_000}), resolve=False) == 0
+    said = capsys.readouterr().out
+    assert "$0.000010 of the entries are estimates, for which OpenAI billed at most $0.000007" in said
+    assert "they may hide a loss of at most $0.000007" in said
 
 
 @pytest.mark.process
