@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.deferred.store import Item, Store, Value
+from app.errors import ApiError
 from app.ledger import Payer, Place
 from app.prices import PICO_PER_USD
 
@@ -31,6 +33,8 @@ MOST_OVERDUE = 200
 """Looked at in one go."""
 DUE_PK = "DEFERDUE"
 """Partition of what is not charged yet, for whoever looks for what nobody else ends."""
+NO_ROOM = "insufficient_quota"
+"""Code of the refusal of a budget."""
 _COST = ("cost_pico", "input_tokens", "output_tokens")
 PREFIX = "deferred"
 """Of every object; a lifecycle rule of the bucket deletes what is under it."""
@@ -80,6 +84,8 @@ class Deferred:
     """The budget items where it is set aside and charged: those of the windows that accepted it."""
     hidden: int = 0
     """1 once its caller deleted it; it is kept for its cost."""
+    copy: str = ""
+    """Of the payload: which one is its own, of those that calls under the same idempotency key brought."""
 
     @property
     def is_open(self) -> bool:
@@ -138,8 +144,9 @@ def answer_key(request: Deferred) -> str:
 
 
 def _payload_key(request: Deferred) -> str:
-    # Named by what it holds: another request under the same idempotency key must not take its place.
-    return f"{PREFIX}/{request.tenant}/{request.id}/{request.digest[:32]}.json"
+    # A call that is refused drops its own, and no other that came at the same moment under the same idempotency key.
+    copy = f"-{request.copy}" if request.copy else ""
+    return f"{PREFIX}/{request.tenant}/{request.id}/{request.digest[:32]}{copy}.json"
 
 
 class DeferredRequests:
@@ -157,11 +164,22 @@ class DeferredRequests:
         await self._store.write(_payload_key(request), payload)
         due: Item = {"pk": DUE_PK, "sk": request.due_place, "expires_at": request.expires_at}
         writes = [self._store.putting(_item(request), new=True), *map(self._store.putting, (_pointer(request), due))]
-        return await self._ledger.set_aside(_places(request), request.worst_pico, writes)
+        try:
+            made = await self._ledger.set_aside(_places(request), request.worst_pico, writes)
+        except ApiError as error:
+            if error.code == NO_ROOM:  # of any other error it is not known what came of it
+                await self._drop_payload(request)
+            raise
+        if not made:
+            there = await self.get(request.tenant, request.id)
+            if there is None or there.copy != request.copy:
+                await self._drop_payload(request)
+        return made
 
-    async def drop_payload(self, request: Deferred) -> None:
-        """Forget what a request asks, which will not be asked."""
-        await self._store.erase(_payload_key(request))
+    async def _drop_payload(self, request: Deferred) -> None:
+        """Forget what a call brought that was not accepted; what stays goes by the bucket's lifecycle rule."""
+        with contextlib.suppress(ApiError):
+            await self._store.erase(_payload_key(request))
 
     async def wait(self, request: Deferred) -> None:
         """Put a queued request among the waiting ones. Doing it again is no error."""

@@ -52,7 +52,7 @@ class Desk:
         """
         request, payload = _deferred(call, plan, deadline_seconds(deadline))
         request = replace(request, places=places_text(await self._ledger.places(payer_of(request))))
-        if not await self._create(request, payload, named=idempotency_key(call.headers) is not None):
+        if not await self._requests.create(request, payload):
             return request.id, await self._again(request)
         try:
             await self._store.send(gather_message(request), self._collect_seconds)
@@ -62,15 +62,6 @@ class Desk:
             raise
         self._metrics.count(DEFERRED_ACCEPTED)
         return request.id, orjson.dumps(to_json(request, None))
-
-    async def _create(self, request: Deferred, payload: bytes, *, named: bool) -> bool:
-        try:
-            return await self._requests.create(request, payload)
-        except ApiError as error:
-            # Under a name of the caller's another call may be there by now, which asks the same.
-            if error.code == "insufficient_quota" and not named:
-                await self._requests.drop_payload(request)
-            raise
 
     async def look(self, tenant: str, name: str) -> tuple[bytes, float | None]:
         """A request's description, and the seconds after which looking again is worth it; ApiError 404 for none."""
@@ -146,6 +137,7 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
         status=QUEUED,
         worst_pico=worst,
         most_output=plan.output_tokens,
+        copy=os.urandom(4).hex(),
     )
     return request, payload
 

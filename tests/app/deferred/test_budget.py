@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -246,3 +247,52 @@ async def test_a_ledger_that_does_not_answer_accepts_nothing(yard: Yard, monkeyp
 
 async def has_batch(simulator: Running) -> bool:
     return bool(simulator.batches())
+
+
+async def payloads(yard: Yard) -> list[str]:
+    """What of the tenant's the bucket has of questions."""
+    s3, bucket = yard.cloud.client("s3"), yard.services.settings.documents_bucket
+    prefix = f"deferred/{yard.identity.tenant}/"
+    found = await asyncio.to_thread(s3.list_objects_v2, Bucket=bucket, Prefix=prefix)
+    return [one["Key"] for one in found.get("Contents", ()) if not one["Key"].endswith("answer.json")]
+
+
+@pytest.mark.parametrize("named", [{}, {"idempotency_key": "order 9"}], ids=["without a name", "with one"])
+async def test_a_request_that_a_budget_refuses_leaves_no_word_of_what_it_asks(
+    yard: Yard, named: dict[str, str]
+) -> None:
+    await yard.services.ledger.set_limit(f"tenant:{yard.identity.tenant}", MONTHLY, 1, by="test", why="no room")
+    with pytest.raises(ApiError) as refused:
+        await yard.send(HELLO, **named)
+    assert refused.value.code == "insufficient_quota"
+    assert await payloads(yard) == []
+
+
+async def test_of_calls_under_one_name_the_accepted_one_keeps_its_payload_whatever_becomes_of_the_others(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, name = yard.services.ledger, {"idempotency_key": "order 8"}
+    await yard.send(HELLO)
+    real, both, arrived = ledger.set_aside, asyncio.Event(), []
+
+    async def refusing_the_first(*args: Any) -> bool:
+        """Both have written their payloads; then there is no room for one, and there is for the other."""
+        arrived.append(args)
+        first = len(arrived) == 1
+        if first:
+            await both.wait()
+            raise ApiError("insufficient_quota", "The first finds no room.")
+        try:
+            return await real(*args)
+        finally:
+            both.set()
+
+    monkeypatch.setattr(ledger, "set_aside", refusing_the_first)
+    found = await asyncio.gather(*(yard.send(HELLO, **name) for _ in range(2)), return_exceptions=True)
+    assert [type(each) for each in found] == [ApiError, dict]
+    monkeypatch.undo()
+    again = await yard.send(HELLO, **name)  # a third is told of the one that is there
+    assert found[1] == again
+    assert len(await payloads(yard)) == 2
+    await yard.work(yard.over(again["id"]))
+    assert (await yard.look(again["id"]))["status"] == "completed"
