@@ -17,18 +17,18 @@ from app.budgets.policy import RUNG_HEADER, Rung
 from app.budgets.window import Span, Window, moment, window_at
 from app.errors import ApiError
 from app.ledger.book import Book, Payer, scopes_of
-from app.ledger.item import UNBOUNDED_PICO, Item, SetLimit
+from app.ledger.item import Item, SetLimit
 from app.ledger.lease import Lease, State
+from app.ledger.limits import DAILY, MONTHLY, Limits
 from app.ledger.once import Once
 from app.ledger.pace import page_due, publish_due
 from app.ledger.sweep import Sweep
-from app.ledger.table import LedgerTable, Standing, in_turns
+from app.ledger.table import LedgerTable, in_turns
 from app.ledger.watch import AWAY_SECONDS, BACK_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS
 from app.prices import usd
 
 log = logging.getLogger(__name__)
 
-MONTHLY, DAILY = "M", "D"
 KINDS = (MONTHLY, DAILY)
 SPANS = {MONTHLY: Span.MONTH, DAILY: Span.DAY}
 TICK_SECONDS = 1.0
@@ -77,10 +77,9 @@ class Keeper:
         self.book = Book(boot or secrets.token_hex(6))
         self.table = LedgerTable(aws, table, wall_clock=wall_clock)
         self.zone = zone
-        self._defaults = defaults
         self._clock = clock
         self._wall_clock = wall_clock
-        self._standing = Standing(-1, {})
+        self._limits = Limits(defaults, wall_clock())
         self._lines: dict[Payer, _Line] = {}
         self._learning = Once("ledger-limits")
         self._meeting = Once("ledger-meet")
@@ -104,9 +103,7 @@ class Keeper:
 
     def limit_of(self, scope: str, kind: str) -> int | None:
         """The limit in force, as this process knows it; None = no budget."""
-        if (scope, kind) in self._standing.limits:
-            return self._standing.limits[scope, kind]
-        return self._defaults(scope, kind)
+        return self._limits.of(scope, kind)
 
     def _window(self, kind: str) -> Window:
         return window_at(SPANS[kind], self._wall_clock(), self.zone)
@@ -142,14 +139,11 @@ class Keeper:
         item = await self.table.read(lease.scope, lease.window)
         if item is None:
             await self._know_limits(fresh=True)  # one that was set a moment ago holds from the first dollar on
-            item = await self.table.create(lease.scope, lease.window, self._wanted(*lease.kind))
-        if item.limit != (wanted := self._wanted(*lease.kind)):
-            item = await self._set_item_limit(lease.scope, lease.window, item, wanted)
+            item = await self.table.create(lease.scope, lease.window, self._limits.wanted(*lease.kind))
+        if item.limit != self._limits.wanted(*lease.kind):
+            await self._know_limits(fresh=True)  # whoever set it may know something newer
+            item = await self._set_item_limit(lease.scope, lease.window, item, self._limits.wanted(*lease.kind))
         lease.see(item)
-
-    def _wanted(self, scope: str, kind: str) -> int:
-        limit = self.limit_of(scope, kind)
-        return UNBOUNDED_PICO if limit is None else limit
 
     async def _set_item_limit(self, scope: str, name: str, item: Item, limit: int) -> Item:
         while item.limit != limit:
@@ -364,16 +358,17 @@ class Keeper:
     async def _know_limits(self, *, fresh: bool = False) -> None:
         if fresh:
             await self._learn_limits()
-        elif self._standing.version < 0:
+        elif not self._limits.known:
             await self._learning.run("limits", self._learn_limits)
 
     async def _learn_limits(self) -> None:
         try:
-            if self._standing.version < 0 or await self.table.limits_version() != self._standing.version:
-                self._standing = await self.table.standing()
+            if await self._limits.learn(self.table):
                 self._lines.clear()  # a scope may have a daily window now
                 moved = [
-                    lease for lease in self.book.current.values() if lease.limit not in (0, self._wanted(*lease.kind))
+                    lease
+                    for lease in self.book.current.values()
+                    if lease.limit not in (0, self._limits.wanted(*lease.kind))
                 ]
                 for failure in await in_turns(map(self._find, moved), WRITES_AT_ONCE):
                     if failure is not None:

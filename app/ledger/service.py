@@ -184,13 +184,13 @@ class Ledger(Keeper):
         try:
             await self._know_limits()
             item = await self.table.read(scope, running.name)
-            if item is not None and item.limit != self._wanted(scope, kind):
+            if item is not None and item.limit != self._limits.wanted(scope, kind):
                 # Nobody leases of it, so nobody else looks: somebody went back to a default that he did not know.
                 await self._know_limits(fresh=True)
-                item = await self._set_item_limit(scope, running.name, item, self._wanted(scope, kind))
+                item = await self._set_item_limit(scope, running.name, item, self._limits.wanted(scope, kind))
         except Exception as error:
             raise _away() from error
-        found = item or Item(self._wanted(scope, kind), 0)
+        found = item or Item(self._limits.wanted(scope, kind), 0)
         own = [lease for lease in self.book.leases if (lease.scope, lease.window) == (scope, running.name)]
         ahead = sum(lease.total - lease.published for lease in own if lease.state in (State.OPEN, State.LOST))
         return Account(
@@ -227,7 +227,7 @@ class Ledger(Keeper):
         for name in {self._window(kind).name, *names_anywhere(SPANS[kind], self._wall_clock())}:
             item = await self.table.read(scope, name)
             if item is not None:
-                await self._set_item_limit(scope, name, item, self._wanted(scope, kind))
+                await self._set_item_limit(scope, name, item, self._limits.wanted(scope, kind))
 
     def alive(self) -> bool:
         """Whether what was spent up to ALIVE_SECONDS ago is in the ledger."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from random import SystemRandom
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
@@ -24,6 +25,8 @@ _CHANCE = SystemRandom()
 _BATCH = 100  # BatchGetItem's own bound
 LIMITS = "L"
 _VERSION = "!"
+_DEFAULT = "="
+"""Before the sort key of a default."""
 
 
 Write = dict[str, Any]
@@ -50,6 +53,8 @@ class Standing(NamedTuple):
 
     version: int
     limits: dict[tuple[str, str], int | None]
+    defaults: Mapping[tuple[str, str], tuple[int, float]] = MappingProxyType({})
+    """Where nobody set one: what the settings of the process say that began last, and when it did (Unix seconds)."""
 
 
 class LedgerTable:
@@ -232,14 +237,38 @@ class LedgerTable:
         """Every limit that is set."""
         version = await self.limits_version()
         limits: dict[tuple[str, str], int | None] = {}
+        defaults: dict[tuple[str, str], tuple[int, float]] = {}
         async for scope, kind, item in self._rules():
-            if "default" not in item:
+            if kind.startswith(_DEFAULT):
+                defaults[scope, kind.removeprefix(_DEFAULT)] = int(item["limit"]["N"]), float(item["since"]["N"])
+            elif "default" not in item:
                 limits[scope, kind] = int(item["limit"]["N"]) if "limit" in item else None
-        return Standing(version, limits)
+        return Standing(version, limits, defaults)
+
+    async def offer_default(self, scope: str, kind: str, limit: int, since: float) -> bool:
+        """Say what a limit is where nobody sets one; False when a process that began later says so already."""
+        self.writes += 1
+        try:
+            await self._call(
+                "put_item",
+                Item={
+                    **_key(LIMITS, f"{_DEFAULT}{kind}#{scope}"),
+                    "limit": {"N": str(limit)},
+                    "since": {"N": f"{since:.3f}"},
+                },
+                ConditionExpression="attribute_not_exists(pk) OR since < :since",
+                ExpressionAttributeValues={":since": {"N": f"{since:.3f}"}},
+            )
+        except Exception as error:
+            if error_code(error) != _REFUSED:
+                raise
+            return False
+        await self._move_version()
+        return True
 
     async def ever_limited(self) -> set[str]:
         """Every scope of which somebody set a limit, whether it holds still or not."""
-        return {scope async for scope, _, _ in self._rules()}
+        return {scope async for scope, kind, _ in self._rules() if not kind.startswith(_DEFAULT)}
 
     async def set_standing(self, scope: str, kind: str, limit: int | Default | None, by: str, why: str) -> None:
         """Set a limit for this and all later windows, and note who did it and why."""
@@ -250,6 +279,9 @@ class LedgerTable:
         said = {"by": {"S": by}, "why": {"S": why}, "at": {"N": str(int(now))}, **value}
         await self._put({**_key(f"A#{scope}", f"{kind}#{now:020.6f}"), **said})
         await self._put({**_key(LIMITS, f"{kind}#{scope}"), **said})
+        await self._move_version()
+
+    async def _move_version(self) -> None:
         self.writes += 1
         await self._call(
             "update_item",

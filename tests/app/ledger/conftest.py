@@ -22,7 +22,8 @@ BUDGET = 1_000_000
 class Clock:
     """Both clocks of a replica, turned by a test."""
 
-    now = 0.0
+    def __init__(self, starts: float = 0.0) -> None:
+        self.now = starts
 
     def __call__(self) -> float:
         return self.now
@@ -62,14 +63,27 @@ async def make(cloud: CloudParts) -> AsyncIterator[Made]:
     """Ledgers of replicas over one table."""
     made: list[Aws] = []
 
-    def one(**options: Any) -> tuple[Ledger, FlakyAws, Clock]:
-        aws, clock = FlakyAws("us-east-1", cloud.url), Clock()
+    def one(table: str = "ledger", starts: float = 0.0, **options: Any) -> tuple[Ledger, FlakyAws, Clock]:
+        aws, clock = FlakyAws("us-east-1", cloud.url), Clock(starts)
         made.append(aws)
-        return Ledger(aws, "ledger", clock=clock, wall_clock=clock.wall, **options), aws, clock
+        return Ledger(aws, table, clock=clock, wall_clock=clock.wall, **options), aws, clock
 
     yield one
     for aws in made:
         aws.close()
+
+
+@pytest.fixture
+def table(cloud: CloudParts) -> str:
+    """A ledger of a test's own, for what it does to the organisation."""
+    name = f"ledger-{secrets.token_hex(4)}"
+    cloud.client("dynamodb").create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    )
+    return name
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.ledger import DAILY, MONTHLY, Default, Payer, keeper
-from tests.app.ledger.conftest import BUDGET, WORST, Made, answered, refusal, spend
+from app.ledger import DAILY, MONTHLY, ORG, Default, Ledger, Payer, keeper
+from tests.app.ledger.conftest import BUDGET, WORST, Clock, Made, answered, refusal, spend
 
 pytestmark = pytest.mark.process
 
@@ -145,3 +145,42 @@ async def test_a_call_that_cost_more_than_its_worst_case_is_booked_and_the_budge
     await ledger.stop()
     account = await ledger.account(scope)
     assert (account.spent, account.left) == (5 * BUDGET, -4 * BUDGET)
+
+
+async def test_in_a_deploy_the_newer_setting_holds_and_the_limit_does_not_move_to_and_fro(
+    make: Made, payer: Payer, table: str
+) -> None:
+    def replica(usd: int, began: float) -> tuple[Ledger, Clock]:
+        ledger, _, clock = make(table=table, starts=began, defaults=lambda scope, kind: usd if scope == ORG else None)
+        return ledger, clock
+
+    async def limits() -> set[int | None]:
+        for ledger, clock in replicas:
+            clock.now += keeper.QUIET_LIMITS_SECONDS + keeper.LIMITS_SECONDS
+            await ledger.tick()
+        return {(await ledger.account(ORG)).limit for ledger, _ in replicas}
+
+    replicas = [replica(100 * WORST, 0.0)]
+    await spend(replicas[0][0], payer, 5)
+    assert await limits() == {100 * WORST}
+    replicas.append(replica(200 * WORST, 1_000.0))
+    await spend(replicas[1][0], payer, 5)
+    for old, _ in [*replicas, *replicas]:
+        await spend(old, payer, 5)
+        assert await limits() == {200 * WORST}
+    found = await replicas[0][0].table.read(ORG, "M2026-11")
+    assert found is not None
+    assert found.ver == 2, "set once, and nobody set it back"
+    replicas.append(replica(100 * WORST, 500.0))  # one of before that was slow to begin
+    await spend(replicas[2][0], payer, 5)
+    assert await limits() == {200 * WORST}
+    replicas.append(replica(100 * WORST, 2_000.0))  # the deploy is rolled back
+    await spend(replicas[3][0], payer, 5)
+    assert await limits() == {100 * WORST}
+    await replicas[0][0].set_limit(ORG, MONTHLY, 300 * WORST, by="ada", why="by hand")
+    assert await limits() == {300 * WORST}
+    stranger, _, _ = make(table=table)
+    assert stranger.limit_of(ORG, MONTHLY) is None
+    await stranger.set_limit(ORG, MONTHLY, Default.LIMIT, by="ada", why="over")
+    assert stranger.limit_of(ORG, MONTHLY) == 100 * WORST, "the settings of those who serve"
+    assert await stranger.table.ever_limited() == {ORG}
