@@ -13,8 +13,9 @@ from app.errors import ApiError
 from app.ledger.book import Hold, Payer
 from app.ledger.entries import Entry, Kept, shown
 from app.ledger.item import UNBOUNDED_PICO, Item, Op, SetAside, Use
-from app.ledger.keeper import KINDS, MAX_UNWRITTEN, MONTHLY, SPANS, TRIES, Keeper, LedgerAwayError
+from app.ledger.keeper import KINDS, MAX_UNWRITTEN, SPANS, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import Lease, State
+from app.ledger.limits import MONTHLY
 from app.ledger.table import Default, Refused, Write, in_turns
 from app.ledger.watch import EMERGENCY_SECONDS
 
