@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+_SCHEDULED = 2
+"""The clock of clock_getcpuclockid(3): with the process's number, what its threads ran, those that ended too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,8 @@ class Stat:
 
     pid: int
     parent: int
-    ticks: int
-    """User and system time, with that of children that ended and were waited for, in clock ticks."""
+    ended_ticks: int
+    """User and system time of its children that ended and were waited for, in clock ticks."""
 
 
 def parse_stat(text: str) -> Stat:
@@ -24,7 +27,7 @@ def parse_stat(text: str) -> Stat:
     pid, _, rest = text.partition(" (")
     fields = rest.rpartition(") ")[2].split()
     # proc(5) counts from 1 and the pid; `fields` begins with field 3, the state.
-    return Stat(int(pid), int(fields[1]), sum(int(field) for field in fields[11:15]))
+    return Stat(int(pid), int(fields[1]), int(fields[13]) + int(fields[14]))
 
 
 def parse_resident_kib(text: str) -> int:
@@ -58,7 +61,15 @@ def tree_of(pid: int) -> list[Stat]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process's tree so far."""
-    return sum(stat.ticks for stat in tree_of(pid)) / os.sysconf("SC_CLK_TCK")
+    return sum(own_seconds(stat.pid) + stat.ended_ticks / os.sysconf("SC_CLK_TCK") for stat in tree_of(pid))
+
+
+def own_seconds(pid: int) -> float:
+    """The same of this process alone, with all its threads, to the nanosecond; 0 when it is gone."""
+    try:
+        return time.clock_gettime_ns(~pid << 3 | _SCHEDULED) / 1e9
+    except OSError:
+        return 0.0
 
 
 def resident_mib(pid: int) -> float:

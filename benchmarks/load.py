@@ -184,6 +184,27 @@ def closed(port: int, requests: Requests, *, connections: int, seconds: float) -
     return pool.outcome
 
 
+@contextlib.contextmanager
+def batches(port: int, requests: Requests, *, connections: int) -> Iterator[Callable[[int], int]]:
+    """Asks so many requests on the same connections each time, and says how many were answered when none is left."""
+    with _pool(port, connections) as pool:
+
+        def ask(count: int) -> int:
+            before, left = pool.outcome.completed, count
+            until = time.perf_counter() + ANSWER_SECONDS
+            for number in pool.numbers[:left]:
+                left -= 1
+                pool.ask(number, requests(), time.perf_counter())
+            while pool.waiting and time.perf_counter() < until:
+                for number in pool.ready(until):
+                    if left:
+                        left -= 1
+                        pool.ask(number, requests(), time.perf_counter())
+            return pool.outcome.completed - before
+
+        yield ask
+
+
 def scheduled(port: int, requests: Requests, *, offsets: Sequence[float], connections: int) -> Outcome:
     """Ask at each offset (seconds from the start). A request for which no connection is free is a failure."""
     with _pool(port, connections) as pool:

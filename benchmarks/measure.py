@@ -42,6 +42,8 @@ class Lengths:
     fast_seconds: float = 3.0
     waves: int = 2
     cached_seconds: float = 1.5
+    turns: int = 400
+    """Without each policy, to see what it costs."""
 
 
 def measure(world: World, target: Target, lengths: Lengths) -> dict[str, float | None]:

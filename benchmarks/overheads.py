@@ -1,69 +1,77 @@
-"""What single policies of the gateway cost: CPU time a request beside a replica that runs without them."""
+"""What single policies of the gateway cost: CPU time a request of one process, in turns with and without them.
+
+Two processes of the very same code differ by more than a policy costs, and another machine on the same processor makes
+everything dearer by a half for a tenth of a second or two. So it is one process that answers a few dozen requests with
+all policies, then as many without one, then with all again, hundreds of times: what disturbs falls on both alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 
 from benchmarks import load
-from benchmarks._proc import cpu_seconds
-from benchmarks._statistics import Spread, spread
-from benchmarks.measure import CONNECTIONS, settle, warm_up
-from benchmarks.targets import Target, prodkit_without
-from benchmarks.without import NOTHING, PARTS
+from benchmarks._proc import own_seconds
+from benchmarks._statistics import Spread, ratio_within
+from benchmarks.measure import CONNECTIONS, Lengths, settle, warm_up
+from benchmarks.targets import Target, prodkit_switched
+from benchmarks.without import PARTS, tell
 from benchmarks.world import World
 from local.children import Children
 
-ROUNDS = 21
-"""Of short turns: what neighbours do to the machine changes within seconds, by more than a policy costs. Turns that
-follow each other share most of it, and of many quotients the median forgets those that do not."""
-TURN_SHARE = 0.4
-"""Of a closed phase's time: a second, in which whatever a policy does beside requests comes up."""
+TURN_REQUESTS = 2 * CONNECTIONS
+"""About 20 ms: shorter than a disturbance, and enough to count."""
+QUIET_STEP_SECONDS = 0.001
+QUIET_SHARE = 0.1
+QUIET_SECONDS = 0.5
 
 
-async def overheads(children: Children, world: World, seconds: float) -> dict[str, Spread]:
-    """`<part>_percent` for each policy that can be taken out: CPU time that it adds to a request without it.
+async def overheads(children: Children, world: World, lengths: Lengths) -> dict[str, Spread]:
+    """`<part>_percent` of each policy that can be taken out: CPU time that it adds to a request without it.
 
-    The replica with all of them is started anew for it: one that has answered a hundred thousand requests of all kinds
-    has another heap, and what that costs is not the policy's.
+    The mean, and between what it is with 95 % confidence. `nothing_percent` is what this says of no difference at all.
     """
-    targets = {name: await prodkit_without(children, world, name) for name in (NOTHING, *PARTS)}
-    for target in targets.values():
-        warm_up(target, seconds)
-    for target in targets.values():
-        settle(target)
-    costs = _costs(targets, seconds * TURN_SHARE)
-    for target in targets.values():
-        await children.stop(target.child)
-    found = {}
-    for part in PARTS:
-        pairs = zip(costs[NOTHING], costs[part], strict=True)
-        measured = spread(100 * (more / less - 1) if more and less else None for more, less in pairs)
-        if measured is not None:
-            found[f"{part}_percent"] = measured
-    return found
+    target = await prodkit_switched(children, world)
+    warm_up(target, lengths.closed_seconds)
+    settle(target)
+    turns: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS}
+    with load.batches(target.port, target.requests("whole"), connections=CONNECTIONS) as batch:
+        meter = _Meter(target, batch)
+        before = meter.turn(None)
+        for _ in range(lengths.turns):
+            for part, found in turns.items():
+                without, after = meter.turn(part), meter.turn(None)
+                if before and without and after:
+                    found.append(((before + after) / 2, without))
+                before = after
+    await children.stop(target.child)
+    ratios = {part: ratio_within(found) for part, found in turns.items()}
+    return {f"{part}_percent": ratio.percent_more() for part, ratio in ratios.items() if ratio is not None}
 
 
-def _costs(targets: Mapping[str, Target], seconds: float) -> dict[str, list[float | None]]:
-    """CPU seconds a request of each replica in each round, until its turn in the next one: with what is done later."""
-    costs: dict[str, list[float | None]] = {name: [] for name in targets}
-    used, done = {name: cpu_seconds(target.child.pid) for name, target in targets.items()}, dict.fromkeys(targets, 0)
-    for number in range(ROUNDS):
-        names = list(targets) if number % 2 == 0 else list(targets)[::-1]
-        for name in names:
-            target = targets[name]
-            if number:
-                _note(costs[name], used, done, name, target)
-            outcome = load.closed(target.port, target.requests("whole"), connections=CONNECTIONS, seconds=seconds)
-            done[name] = outcome.completed
-    for name, target in targets.items():
-        settle(target)
-        _note(costs[name], used, done, name, target)
-    return costs
+class _Meter:
+    """Turns of one process, and what each of them cost."""
 
+    def __init__(self, target: Target, batch: Callable[[int], int]) -> None:
+        self._pid = target.child.pid
+        self._batch = batch
+        self._used = own_seconds(self._pid)
 
-def _note(
-    costs: list[float | None], used: dict[str, float], done: Mapping[str, int], name: str, target: Target
-) -> None:
-    now = cpu_seconds(target.child.pid)
-    costs.append((now - used[name]) / done[name] if done[name] else None)
-    used[name] = now
+    def turn(self, part: str | None) -> float | None:
+        """CPU seconds a request without this part, with all that is done before the next turn; None of failures."""
+        tell(self._pid, part)
+        answered = self._batch(TURN_REQUESTS)
+        self._quieten()
+        before, self._used = self._used, own_seconds(self._pid)
+        return (self._used - before) / answered if answered == TURN_REQUESTS else None
+
+    def _quieten(self) -> None:
+        """Wait until the process has worked off what it does after its answers."""
+        until = time.monotonic() + QUIET_SECONDS
+        before = own_seconds(self._pid)
+        while time.monotonic() < until:
+            time.sleep(QUIET_STEP_SECONDS)
+            now = own_seconds(self._pid)
+            if now - before < QUIET_SHARE * QUIET_STEP_SECONDS:
+                return
+            before = now

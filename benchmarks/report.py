@@ -35,6 +35,10 @@ def render(result: Result) -> str:
     """The promises, then every target, then what was measured on what."""
     lines = [f"Measured on {result.date}, medians of {result.settings['rounds']} rounds.", ""]
     lines += _table(("promise", "target", "measured", ""), (_promise(goal) for goal in goals(result.summary)))
+    nothing = result.summary.get("prodkit", {}).get("nothing_percent")
+    if nothing is not None:
+        shown = _shown(nothing.median, (nothing.least, nothing.most), 1)
+        lines += [f"By the same measure as of the ledger and the limits, taking out nothing at all is {shown} %.", ""]
     lines += ["Each target, median (least-most) over the rounds:", ""]
     names = [name for name in TITLES if name in result.summary]
     rows = ([figure.title, *(_cell(result.summary[name], figure) for name in names)] for figure in FIGURES)
@@ -49,7 +53,7 @@ def render(result: Result) -> str:
 def _promise(goal: Goal) -> tuple[str, str, str, str]:
     sign = "≥" if goal.at_least else "≤"
     unit = f" {goal.unit}" if goal.unit else ""
-    value = "-" if goal.value is None else f"{goal.value:,.{goal.digits}f}{unit}"
+    value = "-" if goal.value is None else _shown(goal.value, goal.between, goal.digits) + unit
     value = "more than 1 % failed" if goal.value == inf else value
     return goal.text, f"{sign} {goal.bound:,g}{unit}", value, _VERDICTS[goal.met]
 
@@ -58,8 +62,12 @@ def _cell(measured: Mapping[str, Spread], figure: Figure) -> str:
     found = measured.get(figure.name)
     if found is None:
         return "-"
-    shown = [f"{value:,.{figure.digits}f}" for value in (found.median, found.least, found.most)]
-    return f"{shown[0]} ({shown[1]}-{shown[2]})" if shown[1] != shown[2] else shown[0]
+    return _shown(found.median, (found.least, found.most), figure.digits)
+
+
+def _shown(value: float, between: tuple[float, float] | None, digits: int) -> str:
+    least, most = (f"{bound:,.{digits}f}" for bound in between or (value, value))
+    return f"{value:,.{digits}f}" + (f" ({least}-{most})" if least != most else "")
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

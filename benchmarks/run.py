@@ -60,7 +60,7 @@ async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) ->
             mib = await everything_mib(children, world)
             measured["prodkit"]["everything_mib"] = Spread(mib, mib, mib)
             say("what single policies cost")
-            measured["prodkit"] |= await overheads(children, world, lengths.closed_seconds)
+            measured["prodkit"] |= await overheads(children, world, lengths)
         cache_server = world.cache_server.rpartition("/")[2]
     described["load_after"] = round(os.getloadavg()[0], 2)
     return Result(

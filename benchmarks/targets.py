@@ -108,13 +108,13 @@ async def prodkit(children: Children, world: World) -> Target:
     return Target("prodkit", started[0], port, _own_version(), callers, ready_seconds=started[1], cache_options={})
 
 
-async def prodkit_without(children: Children, world: World, part: str) -> Target:
-    """A web replica like the others with one policy taken out, or `nothing`."""
+async def prodkit_switched(children: Children, world: World) -> Target:
+    """A web replica like the others whose policies can be taken out while it runs."""
     callers = tuple({"Authorization": f"Bearer {key}"} for key in world.keys)
     port = free_port()
     environment = prodkit_environment(world, service="web", port=port, upstream=world.stub_url + "/v1")
-    name = f"prodkit-without-{part}"
-    child, _ = await start_ready(children, name, python("benchmarks.without", part), environment, port, "/health/ready")
+    name = "prodkit-switched"
+    child, _ = await start_ready(children, name, python("benchmarks.without"), environment, port, "/health/ready")
     return Target(name, child, port, _own_version(), callers)
 
 

@@ -22,6 +22,8 @@ RESULT = Result(
             "requests_per_second": Spread(3_100, 3_000, 3_200),
             "added_p50_ms": Spread(0.41, 0.4, 0.43),
             "ready_seconds": Spread(1.25, 1.25, 1.25),
+            "ledger_percent": Spread(8.04, 7.0, 9.1),
+            "nothing_percent": Spread(0.13, -0.9, 1.2),
         },
     },
     rounds=[{"prodkit": {"p50_ms": 0.1234567891, "p99_ms": None}}],
@@ -75,6 +77,8 @@ def test_the_report_shows_promises_figures_ranges_and_what_was_skipped() -> None
     page = report.render(RESULT)
     assert "| requests a second on one core, c=32 | ≥ 3,000 | 3,100 | met |" in page
     assert "| added latency, median, one request at a time | ≤ 0.4 ms | 0.41 ms | **missed** |" in page
+    assert "| CPU time that the ledger adds to a request | ≤ 10 % | 8.0 (7.0-9.1) % | met |" in page
+    assert "taking out nothing at all is 0.1 (-0.9-1.2) %." in page
     assert "| CPU time a request | ≤ 330 µs | - | not measured |" in page
     assert "| requests/s, c=32 | 50,000 (49,000-51,000) | 3,100 (3,000-3,200) |" in page
     assert "| s to ready | - | 1.25 |" in page

@@ -7,7 +7,15 @@ from benchmarks import measure, run
 from benchmarks.measure import Lengths
 from local import cache
 
-TINY = Lengths(warm_seconds=0.1, closed_seconds=0.3, slow_seconds=0.2, fast_seconds=0.3, waves=1, cached_seconds=0.3)
+TINY = Lengths(
+    warm_seconds=0.1,
+    closed_seconds=0.3,
+    slow_seconds=0.2,
+    fast_seconds=0.3,
+    waves=1,
+    cached_seconds=0.3,
+    turns=5,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +56,6 @@ async def test_a_tiny_run_measures_every_figure_of_prodkit(monkeypatch: pytest.M
     assert own["calls_per_hit"].median < 0.05
     assert own["streams_failed_percent"].median == 0
     assert {"cpu_us_per_request", "cpu_ms_per_stream", "resident_mib", "ready_seconds", "everything_mib"} <= set(own)
-    assert {"ledger_percent", "limits_percent"} <= set(own)
+    assert {"ledger_percent", "limits_percent", "nothing_percent"} <= set(own)
     assert "cpu_us_per_request" in result.summary["passthrough"]
     assert result.settings["rounds"] == 1

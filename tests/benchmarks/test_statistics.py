@@ -1,9 +1,12 @@
 """Percentiles that failures cannot flatter, and medians that a lost round cannot hide."""
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks._statistics import Spread, percentile, spread
+from benchmarks._statistics import Spread, percentile, ratio_within, spread
 
 TIMES = st.lists(st.floats(0, 100), min_size=1)
 
@@ -40,3 +43,26 @@ def test_a_figure_that_most_rounds_lack_is_none() -> None:
     assert spread([None, None, 1.0]) is None
     assert spread([]) is None
     assert spread([None, 1.0, 3.0]) == Spread(2.0, 1.0, 3.0)
+
+
+def test_a_ratio_lies_within_its_bounds_nineteen_times_in_twenty() -> None:
+    source = random.Random(1)
+
+    def turns() -> list[tuple[float, float]]:
+        disturbed = [source.choice([1.0, 1.8]) for _ in range(40)]
+        return [(109 * more * source.gauss(1, 0.1), 100 * more * source.gauss(1, 0.1)) for more in disturbed]
+
+    found = [ratio_within(turns()) for _ in range(1_000)]
+    inside = sum(one is not None and one.least <= 1.09 <= one.most for one in found)
+    assert 920 <= inside <= 980
+
+
+def test_what_happens_in_few_turns_counts_for_as_much_as_it_costs() -> None:
+    found = ratio_within([(100.0, 100.0)] * 9 + [(200.0, 100.0)])
+    assert found is not None
+    assert found.percent_more().median == pytest.approx(10)
+
+
+def test_few_turns_have_no_ratio_that_could_be_relied_on() -> None:
+    assert ratio_within([(7.0, 7.0)] * 4) is None
+    assert ratio_within([(7.0, 7.0)] * 5) == Spread(1, 1, 1)
