@@ -17,8 +17,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.serving.cycle import Cycle
@@ -28,10 +29,18 @@ HOLD_SECONDS = 0.05
 """A head that came alone is held so long for its body, then it goes the ASGI way, which waits longer."""
 SMALL_BODY_BYTES = 64 * 1024
 """Where uvicorn stops reading until the application reads; a longer body goes the ASGI way from its head on."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes in a row that are no body: first line and headers, sizes of chunks, trailers. An ALB passes no more; what comes
+in one read with the beginning is not counted."""
+HEAD_SECONDS = 20.0
+"""From the first byte of a request's head to its last."""
+MOST_WAITING = 100
+"""Requests that wait on a connection for the answer before theirs: uvicorn reads on with every answer."""
 JOINED_BYTES = 64 * 1024
 """A longer piece is not copied to be joined to the head."""
-_HEAD = b"HTTP/1.1 "
+_ANSWER = b"HTTP/1.1 "
 _INTERIM = b"HTTP/1.1 100"
+_NONE, _HEAD, _BODY = range(3)
 
 
 class HeadWaits(asyncio.Transport):
@@ -63,7 +72,7 @@ class HeadWaits(asyncio.Transport):
             else:
                 self._transport.write(held)
                 self._transport.write(data)
-        elif isinstance(data, bytes) and data.startswith(_HEAD) and not data.startswith(_INTERIM):
+        elif isinstance(data, bytes) and data.startswith(_ANSWER) and not data.startswith(_INTERIM):
             self._held = data
             self._loop.call_soon(self._flush)
         else:
@@ -165,8 +174,16 @@ class Protocol(HttpToolsProtocol):
         self._asked: Mapping[str, str] = {}
         """Its headers."""
         self._serving: Cycle | None = None
+        self._begun: RequestResponseCycle | None = None
+        """The last one that was begun the ASGI way."""
         self._held: asyncio.TimerHandle | None = None
         self._held_since = 0.0
+        self._stage = _NONE
+        """What of a request is awaited."""
+        self._beside = 0
+        """Bytes in a row that were no body."""
+        self._late: asyncio.TimerHandle | None = None
+        """Of a head that came in pieces."""
         self._head_of: list[tuple[bytes, bytes]] = []
         self._head = b""
         self._idle_since = math.inf
@@ -175,6 +192,8 @@ class Protocol(HttpToolsProtocol):
         """Called by the event loop."""
         self.wire = HeadWaits(cast(asyncio.Transport, transport))
         super().connection_made(self.wire)
+        self._idle_since = self.loop.time()
+        self._watch_idle(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -182,8 +201,13 @@ class Protocol(HttpToolsProtocol):
         if self._serving is not None:
             self._serving.leave()
             self._serving = None
+        begun = self._begun
+        if begun is not None and not begun.response_complete:  # uvicorn tells the last request alone
+            begun.disconnected = True
+            begun.message_event.set()
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
+        self._in_time()
 
     def shutdown(self) -> None:
         """Called by the server when it stops: what has begun is answered first."""
@@ -192,21 +216,26 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        self._beside += len(data)
         super().data_received(data)
-        if self._body is not None and self._held is None:
-            self._held_since = time.perf_counter()
-            self._held = self.loop.call_later(HOLD_SECONDS, self._give_up)
+        if self._stage:
+            self._await_more()
 
     # what the parser calls
 
     def on_message_begin(self) -> None:
         """A request begins; its scope is made when it is needed."""
+        self._stage, self._beside = _HEAD, 0
+        self._idle_since = math.inf
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
+        self._stage = _BODY
+        if self._late is not None:
+            self._in_time()
         if self.url in self._paths and self._plain(headers := headers_of(self.headers)):
             self._asked = headers
             self._body = b""
@@ -215,6 +244,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body is here."""
+        self._beside = 0
         if self._body is None:
             super().on_body(body)
         else:
@@ -222,6 +252,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it is here."""
+        self._stage = _NONE
         body = self._body
         if body is None:
             super().on_message_complete()
@@ -235,6 +266,37 @@ class Protocol(HttpToolsProtocol):
         else:
             self.wire.write_whole(self.head(whole.status, [*whole.headers, _length(whole.body)]), whole.body)
             self.on_response_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._begun = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # a request of which something is missing
+
+    def _await_more(self) -> None:
+        if self._beside > MAX_HEAD_BYTES:
+            self._refuse(f"A request's head may have {MAX_HEAD_BYTES} bytes.")
+        elif self._stage == _HEAD:
+            if self._late is None:
+                message = f"A request's head has to arrive within {HEAD_SECONDS:g} seconds."
+                self._late = self.loop.call_later(HEAD_SECONDS, self._refuse, message)
+        elif self._body is not None and self._held is None:
+            self._held_since = time.perf_counter()
+            self._held = self.loop.call_later(HOLD_SECONDS, self._give_up)
+
+    def _refuse(self, message: str) -> None:
+        """End the connection; who waits for an answer on it is told nothing that could be taken for that."""
+        self._let_go()
+        self._stage = _NONE
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response(message)
+        else:
+            self.transport.close()
+
+    def _in_time(self) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
 
     # a small request that is read whole
 
@@ -273,6 +335,8 @@ class Protocol(HttpToolsProtocol):
 
     def _go_on(self, body: bytes = b"", held: float = 0.0) -> None:
         """The ASGI way, from the head of a request on."""
+        if len(self.pipeline) >= MOST_WAITING:
+            self.transport.abort()
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -325,7 +389,7 @@ class Protocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = math.inf
+        """Not for any byte that comes: a request has to begin."""
 
 
 def _length(body: bytes) -> tuple[str, str]:

@@ -140,8 +140,12 @@ async def late(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(app: object) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    app: object, keep_alive_seconds: float = 5
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None)  # type: ignore[arg-type]
+    config.timeout_keep_alive = keep_alive_seconds  # type: ignore[assignment]
+    config.timeout_graceful_shutdown = 1  # what does not end fails a test, and holds up none
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     running = asyncio.create_task(server.serve([listening]))
