@@ -7,8 +7,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from benchmarks import report, results
+from benchmarks import interpreter, report, results
 from benchmarks._gate import kept_ratio, verdict
+from benchmarks.interpreter import BadInterpreterError, Interpreter
 from benchmarks.measure import Lengths
 from benchmarks.results import BadResultError
 from benchmarks.run import full, ratio
@@ -29,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     run.add_argument("--only", type=_names, help=f"some of {','.join(STARTS)}; shows the result and writes nothing")
     run.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"1 to 50, default {ROUNDS}")
+    run.add_argument("--python", metavar="PATH", help="run what is measured on this Python, not on the fastest at hand")
     options = parser.parse_args(argv)
     try:
-        return _quick() if options.quick else _full(options.only, options.rounds)
-    except (MissingError, ChildFailedError, BadResultError) as error:
+        chosen = interpreter.asked_for(options.python) if options.python else interpreter.best(_say)
+        _say(f"Python {chosen.version}: {chosen.why}")
+        return _quick(chosen) if options.quick else _full(options.only, options.rounds, chosen)
+    except (MissingError, ChildFailedError, BadInterpreterError, BadResultError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -40,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _full(only: list[str] | None, rounds: int) -> int:
-    result = asyncio.run(full(only or list(STARTS), rounds, Lengths(), _say))
+def _full(only: list[str] | None, rounds: int, chosen: Interpreter) -> int:
+    result = asyncio.run(full(only or list(STARTS), rounds, Lengths(), _say, chosen))
     print(report.render(result))
     if only:
         return 0
@@ -51,9 +55,9 @@ def _full(only: list[str] | None, rounds: int) -> int:
     return 0
 
 
-def _quick() -> int:
+def _quick(chosen: Interpreter) -> int:
     kept = results.newest()
-    own, floor = asyncio.run(ratio(_say))
+    own, floor = asyncio.run(ratio(_say, chosen))
     passed, line = verdict(own, floor, kept_ratio(kept.summary) if kept else None)
     print(line)
     return 0 if passed else 1

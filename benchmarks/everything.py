@@ -25,7 +25,7 @@ async def everything_mib(children: Children, world: World) -> float:
         environment = prodkit_environment(
             world, service=service, port=port, upstream=simulator.announced["url"] + "/v1"
         )
-        command = python("app", service)
+        command = world.interpreter.module("app", service)
         child, _ = await start_ready(children, f"product-{service}", command, environment, port, "/health/live")
         started.append(child)
     mib = await asyncio.to_thread(_use, world, ports["web"], started[1].pid)

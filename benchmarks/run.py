@@ -14,6 +14,7 @@ from benchmarks._figures import Round, summary
 from benchmarks._statistics import Spread
 from benchmarks.everything import everything_mib
 from benchmarks.installs import SkippedError
+from benchmarks.interpreter import Interpreter
 from benchmarks.measure import (
     CONNECTIONS,
     FAST_RATE,
@@ -41,13 +42,13 @@ RATIO_SECONDS = 2.0
 Say = Callable[[str], None]
 
 
-async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) -> Result:
+async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say, interpreter: Interpreter) -> Result:
     """Measure these targets; raises MissingError, and ChildFailedError when prodkit or a floor does not start."""
     began = time.monotonic()
-    described = machine.describe()
+    described = machine.describe(interpreter)
     skipped: dict[str, str] = {}
     done: list[dict[str, dict[str, float | None]]] = []
-    async with _world(say) as (children, world):
+    async with _world(say, interpreter) as (children, world):
         targets = await _start(children, world, names, skipped, say)
         for number in range(rounds):
             if done and time.monotonic() - began > FULL_SECONDS * len(done) / (len(done) + 1):
@@ -83,10 +84,10 @@ async def full(names: Sequence[str], rounds: int, lengths: Lengths, say: Say) ->
     )
 
 
-async def ratio(say: Say) -> tuple[float, float]:
+async def ratio(say: Say, interpreter: Interpreter) -> tuple[float, float]:
     """CPU time a request of prodkit and of the floor, µs, each the least of a few interleaved rounds. Half a minute."""
     done: list[Round] = []
-    async with _world(say) as (children, world):
+    async with _world(say, interpreter) as (children, world):
         targets = await _start(children, world, RATIO_TARGETS, {}, say)
         for target in targets:
             warm_up(target, 1.0)
@@ -102,13 +103,13 @@ async def ratio(say: Say) -> tuple[float, float]:
 
 
 @contextlib.asynccontextmanager
-async def _world(say: Say) -> AsyncIterator[tuple[Children, World]]:
+async def _world(say: Say, interpreter: Interpreter) -> AsyncIterator[tuple[Children, World]]:
     """Everything around the gateways, with this process on the load's CPU, until the block ends."""
     if not can_pin():
         say(f"not pinned: CPUs {GATEWAY_CPU} and {LOAD_CPU} are not both ours; figures vary more")
     with pinned(LOAD_CPU):
         async with Children() as children:
-            yield children, await build(children)
+            yield children, await build(children, interpreter)
 
 
 def _round(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from benchmarks._http import SERIAL_DIGITS, Template, template
 from benchmarks.stub import MODEL
 from benchmarks.world import World, prodkit_environment, start_ready
 from local.cache import free_port
-from local.children import Child, Children, base_environment, python
+from local.children import Child, Children, base_environment
 
 PATH = "/v1/chat/completions"
 PROMPT_BYTES = 200
@@ -103,9 +102,11 @@ async def prodkit(children: Children, world: World) -> Target:
     for name in ("prodkit-second", "prodkit"):
         port = free_port()
         environment = prodkit_environment(world, service="web", port=port, upstream=world.stub_url + "/v1")
-        started = await start_ready(children, name, python("app", "web"), environment, port, "/health/ready")
+        started = await start_ready(
+            children, name, world.interpreter.module("app", "web"), environment, port, "/health/ready"
+        )
     assert started is not None
-    return Target("prodkit", started[0], port, _own_version(), callers, ready_seconds=started[1], cache_options={})
+    return Target("prodkit", started[0], port, _own_version(world), callers, ready_seconds=started[1], cache_options={})
 
 
 async def prodkit_switched(children: Children, world: World) -> Target:
@@ -114,14 +115,16 @@ async def prodkit_switched(children: Children, world: World) -> Target:
     port = free_port()
     environment = prodkit_environment(world, service="web", port=port, upstream=world.stub_url + "/v1")
     name = "prodkit-switched"
-    child, _ = await start_ready(children, name, python("benchmarks.without"), environment, port, "/health/ready")
-    return Target(name, child, port, _own_version(), callers)
+    child, _ = await start_ready(
+        children, name, world.interpreter.module("benchmarks.without"), environment, port, "/health/ready"
+    )
+    return Target(name, child, port, _own_version(world), callers)
 
 
 async def passthrough(children: Children, world: World) -> Target:
     """Raw ASGI and aiohttp without any policy: the floor of this language."""
     port = free_port()
-    command = python("benchmarks.passthrough", "--port", str(port), "--upstream", world.stub_url)
+    command = world.interpreter.module("benchmarks.passthrough", "--port", str(port), "--upstream", world.stub_url)
     child, seconds = await start_ready(children, "passthrough", command, base_environment(), port, "/stats")
     return Target("passthrough", child, port, f"aiohttp {version('aiohttp')}", ready_seconds=seconds)
 
@@ -140,7 +143,7 @@ async def nginx(children: Children, world: World) -> Target:
 
 async def litellm(children: Children, world: World) -> Target:
     """LiteLLM's proxy: one worker, a master key, no database, no callbacks; its cache in memory, only when asked."""
-    command = installs.litellm()
+    command = installs.litellm(world.interpreter.home)
     port = free_port()
     key = "sk-" + secrets.token_hex(24)
     entry = {"model": f"openai/{MODEL}", "api_base": world.stub_url + "/v1", "api_key": "sk-" + secrets.token_hex(24)}
@@ -183,7 +186,7 @@ async def portkey(children: Children, world: World) -> Target:
 
 async def naive(children: Children, world: World) -> Target:
     """FastAPI in front of the official SDK, as teams write it first."""
-    interpreter = installs.naive()
+    interpreter = installs.naive(world.interpreter.home)
     port = free_port()
     script = Path(__file__).with_name("naive.py")
     line = [str(interpreter), str(script), "--port", str(port), "--upstream", world.stub_url + "/v1"]
@@ -214,8 +217,7 @@ TITLES: Mapping[str, str] = {
 }
 
 
-def _own_version() -> str:
+def _own_version(world: World) -> str:
     """The packages that the gateway's speed depends on."""
     names = ("uvicorn", "uvloop", "httptools", "orjson", "hiredis")
-    python_version = ".".join(map(str, sys.version_info[:3]))
-    return f"Python {python_version}, " + ", ".join(f"{name} {version(name)}" for name in names)
+    return f"Python {world.interpreter.version}, " + ", ".join(f"{name} {version(name)}" for name in names)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.keys import MAX_RATE, create_key
+from benchmarks.interpreter import Interpreter, running
 from components._timeouts import derive
 from local import cache
 from local.children import Child, Children, base_environment, python
@@ -50,6 +51,8 @@ class World:
     queue_url: str
     keys: tuple[str, ...]
     """prodkit keys without a limit that a measurement could reach."""
+    interpreter: Interpreter
+    """Runs the stub and every target in Python."""
 
     @property
     def stub_url(self) -> str:
@@ -57,13 +60,14 @@ class World:
         return f"http://127.0.0.1:{self.stub_port}"
 
 
-async def build(children: Children) -> World:
+async def build(children: Children, interpreter: Interpreter | None = None) -> World:
     """Start everything; raises MissingError when no real server of the cache is installed."""
+    interpreter = interpreter or running()
     if cache.installed() is None:
         message = "redis-server or valkey-server is needed and neither is on PATH; Debian: apt-get install redis-server"
         raise MissingError(message)
     with pinned(LOAD_CPU):
-        stub = await children.announced("stub", python("benchmarks.stub"), base_environment())
+        stub = await children.announced("stub", interpreter.module("benchmarks.stub"), base_environment())
         aws = await children.announced("aws", python("local.aws", "--port", "0"), base_environment())
         store = await cache.start(children)
         cache_child = children.children[-1]
@@ -79,6 +83,7 @@ async def build(children: Children) -> World:
         secret_arn=secret_arn,
         queue_url=queue_url,
         keys=keys,
+        interpreter=interpreter,
     )
 
 

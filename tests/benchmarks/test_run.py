@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import measure, run
+from benchmarks import interpreter, measure, run
+from benchmarks.interpreter import running
 from benchmarks.measure import Lengths
 from local import cache
 
@@ -39,6 +40,7 @@ def test_without_a_real_cache_server_the_command_says_what_to_install(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "installed", lambda: None)
+    monkeypatch.setattr(interpreter, "best", lambda _say: running())
     assert command.main(["run", *arguments]) == 1
     assert "redis-server or valkey-server is needed" in capsys.readouterr().err
 
@@ -48,7 +50,7 @@ def test_without_a_real_cache_server_the_command_says_what_to_install(
 async def test_a_tiny_run_measures_every_figure_of_prodkit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "STREAMS", 10)
     said: list[str] = []
-    result = await run.full(["direct", "passthrough", "prodkit"], 1, TINY, said.append)
+    result = await run.full(["direct", "passthrough", "prodkit"], 1, TINY, said.append, running())
     assert result.skipped == {}
     own = result.summary["prodkit"]
     # Every question is new and reaches the model; a question asked again does not.

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from app.settings import Settings
+from benchmarks.interpreter import running
 from benchmarks.world import GATEWAY_CPU, World, can_pin, pinned, prodkit_environment
 from components._timeouts import derive
 
@@ -19,6 +20,7 @@ WORLD = World(
     secret_arn="arn:aws:secretsmanager:us-east-1:123456789012:secret:openai",
     queue_url="http://127.0.0.1:2/queue",
     keys=(),
+    interpreter=running(),
 )
 
 
