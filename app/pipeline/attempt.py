@@ -21,7 +21,7 @@ from app.pipeline.answer import (
 from app.pipeline.meter import StreamMeter, stream_meter
 from app.time_limit import until, within
 from app.upstream import sse
-from app.upstream.http_client import Response, UnreachableError, UpstreamError
+from app.upstream.response import Response, UnreachableError, UpstreamError
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
@@ -55,7 +55,7 @@ class OpenStream:
 
     def see(self, raw: bytes) -> bytes:
         """Meter one whole event; the bytes that are for the caller, none when it is hidden."""
-        return self.note(raw, *sse.read(raw))
+        return raw if self.meter.more(raw) else self.note(raw, *sse.read(raw))
 
     def note(self, raw: bytes, name: str, data: bytes) -> bytes:
         """The same for one that is read already."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import orjson
 
 from app.models import Usage
+from app.pipeline.alike import Alike
 from app.pipeline.endpoints import CHAT, RESPONSES, Endpoint
 
 NATURAL_ENDS = frozenset({"stop", "tool_calls", "function_call"})
@@ -78,6 +79,9 @@ class StreamMeter(Protocol):
         Raises ValueError for data that is not JSON, and TypeError or AttributeError for another shape.
         """
 
+    def more(self, piece: bytes) -> bool:
+        """Take one whole event, which the caller gets, if it is more text like that before it; False = `see` it."""
+
     def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         """Name and data of the event that tells a client of this API that the stream failed."""
 
@@ -90,17 +94,16 @@ def stream_meter(endpoint: Endpoint, *, hides_usage: bool) -> StreamMeter:
     return ChatMeter(hides_usage) if endpoint is CHAT else ResponsesMeter()
 
 
-class ResponsesMeter:
+class ResponsesMeter(Alike):
     """Meter of the Responses API: typed events, the last of which repeats the answer with its usage."""
 
     _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 
     def __init__(self) -> None:
+        super().__init__()
         self.usage: Usage | None = None
-        self.output_bytes = 0
         self.ended = False
         self.error_code: str | None = None
-        self.answer: dict[str, Any] = {}
         self.complete = False
         self._sequence = -1
 
@@ -113,11 +116,24 @@ class ResponsesMeter:
         sequence = document.get("sequence_number")
         self._sequence = sequence if type(sequence) is int else self._sequence + 1
         if kind.endswith(".delta"):
-            self.output_bytes += _bytes(document.get("delta"))
+            size = _bytes(document.get("delta"))
+            self.output_bytes += size
+            if size and self._tries:
+                self._learn(name, data, document, document, "delta")
         elif kind in self._ENDS:
             self._end(kind, document)
         elif kind == "response.created":
             self._know(document)
+        return True
+
+    def more(self, piece: bytes) -> bool:
+        """See `Alike`."""
+        number = self._sequence + 1
+        if self._numbered is not None:
+            self._head = b"%b%d%b" % (self._numbered[0], number, self._numbered[1])
+        if not super().more(piece):
+            return False
+        self._sequence = number
         return True
 
     def _end(self, kind: str, document: dict[str, Any]) -> None:
@@ -162,15 +178,14 @@ class ResponsesMeter:
             self.answer = response
 
 
-class ChatMeter:
+class ChatMeter(Alike):
     """Meter of Chat Completions: chunks of deltas, one last chunk with the usage, then `[DONE]`."""
 
     def __init__(self, hides_usage: bool) -> None:
+        super().__init__()
         self.usage: Usage | None = None
-        self.output_bytes = 0
         self.ended = False
         self.error_code: str | None = None
-        self.answer: dict[str, Any] = {}
         self._hides_usage = hides_usage
         self._reasons: set[object] = set()
 
@@ -192,7 +207,7 @@ class ChatMeter:
             self.ended = True
             self.error_code = str((error.get("code") or error.get("type")) if isinstance(error, dict) else "error")
             return True
-        choices = chunk.get("choices") or ()
+        choices: Any = chunk.get("choices") or ()
         self.answer = chunk
         for choice in choices:
             delta = choice.get("delta")
@@ -203,12 +218,20 @@ class ChatMeter:
                 self._reasons.add(reason)
         given = chunk.get("usage")
         if given is None:
+            if self._tries and len(choices) == 1:
+                self._learn_from(name, data, chunk, choices[0].get("delta") or {})
             return True
         usage = read_usage(given)
         if usage is None:
             return True
         self.usage = usage
         return bool(choices) or not self._hides_usage
+
+    def _learn_from(self, name: str, data: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
+        size = _bytes(delta.get("content"))
+        if size and size == _delta_bytes(delta):
+            self._learn(name, data, chunk, delta, "content")
+            self._told = chunk
 
     def error_event(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         """An error object in a data line, which clients raise."""

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.models import Usage
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
-from app.pipeline.meter import ChatMeter, ResponsesMeter, is_complete, read_usage, stream_meter, usage_of
+from app.pipeline.meter import ChatMeter, ResponsesMeter, StreamMeter, is_complete, read_usage, stream_meter, usage_of
 from app.upstream import sse
 
 RESPONSES_USAGE = {
@@ -144,3 +145,109 @@ def test_data_that_is_no_json_object_is_refused(endpoint: Any, data: bytes) -> N
 @pytest.mark.parametrize("endpoint", [RESPONSES, CHAT])
 def test_a_comment_says_nothing(endpoint: Any) -> None:
     assert stream_meter(endpoint, hides_usage=True).see(*sse.Event("", b""))
+
+
+def chat_chunk(text: str, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
+    return {"id": "chatcmpl-1", "created": 1, "model": "m", "choices": [choice], "usage": None, **more}
+
+
+def response_delta(text: str, **more: Any) -> dict[str, Any]:
+    kind = "response.output_text.delta"
+    number = more.pop("number")
+    return {"type": kind, "sequence_number": number, "item_id": "msg_1", "delta": text, "logprobs": [], **more}
+
+
+@pytest.mark.parametrize("padding", [{}, {"obfuscation": "aB3"}], ids=["bare", "filled up"])
+@pytest.mark.parametrize("text", [" word", "é", "\n", '"', "\\", "\x00", "", '"}', "~", "x" * 3_000])
+def test_of_text_like_the_last_only_the_text_is_read(text: str, padding: dict[str, str]) -> None:
+    chat, responses = ChatMeter(hides_usage=True), ResponsesMeter()
+    size = len(text.encode())
+    piece = sse.write(orjson.dumps(chat_chunk(text, **padding)))
+    assert not chat.more(piece)
+    assert chat.see(*event(chat_chunk("first", **padding)))
+    assert chat.more(piece)
+    assert chat.output_bytes == 5 + size
+    for number, word in enumerate(("first", " second")):
+        assert responses.see(*event(response_delta(word, number=number, **padding), "response.output_text.delta"))
+    for number in (2, 4, 3):  # the next, one that is too early, and the next again
+        data = orjson.dumps(response_delta(text, number=number, **padding))
+        assert responses.more(sse.write(data, "response.output_text.delta")) is (number != 4)
+    assert responses.output_bytes == 12 + 2 * size
+    assert responses.error_event("code", "why")[1]["sequence_number"] == 4
+
+
+def test_where_other_fields_say_the_same_as_the_text_they_are_not_taken_for_it() -> None:
+    meter = ChatMeter(hides_usage=True)
+    assert meter.see(*event(chat_chunk("word", system_fingerprint="word")))
+    for text, name in (("word", "longer"), ("longer", "word"), ("longer", "longer")):
+        piece = sse.write(orjson.dumps(chat_chunk(text, system_fingerprint=name)))
+        before = meter.output_bytes
+        assert meter.more(piece) or meter.see(*sse.read(piece))
+        assert meter.output_bytes - before == len(text)
+
+
+def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    return lambda raw: raw.replace(old, new, 1)
+
+
+TWICE, WITHIN = b'"twice","content":"', b'a","error":{"code":"e"},"sequence_number":7,"x":"'
+UNUSUAL: list[Callable[[bytes], bytes]] = [
+    lambda raw: raw.replace(b":", b": "),
+    lambda raw: raw.replace(b"\n", b"\r\n"),
+    lambda raw: raw.replace(b"o", b"\\u006f"),
+    lambda raw: b"event: other\n" + raw,
+    replaced(b'{"', b'{\ndata: "'),
+    replaced(b'{"', b'{\n"'),
+    replaced(b'"obfuscation":"', b'"obfuscation":"' + WITHIN),
+    replaced(b'"content":"', b'"content":"' + TWICE),
+    replaced(b'"delta":"', b'"delta":"twice","delta":"'),
+    replaced(b'"delta":"', b'"delta":\n"'),
+    replaced(b"}\n\n", b',"choices":[]}\n\n'),
+    replaced(b"}\n\n", b',"type":"response.completed"}\n\n'),
+    replaced(b"chatcmpl-1", b"other"),
+    replaced(b"null", b"1"),
+]
+"""What may be wrong with an event, or only unusual about it."""
+WORDS = st.sampled_from(["word", "aB3", "m", "", "~", "é", "\n", '","content":"']) | st.text(max_size=8)
+PADDING = st.sampled_from(["aB3", "word", "m", "", "é", None]) | st.text("aB3", max_size=3)
+
+
+def outcome(take: Callable[[], bool], meter: StreamMeter) -> list[Any]:
+    """What a meter says, and knows after it."""
+    try:
+        said: object = take()
+    except (ValueError, TypeError, AttributeError) as error:
+        said = (ValueError, TypeError, AttributeError)[
+            isinstance(error, TypeError) + 2 * isinstance(error, AttributeError)
+        ]
+    known = [meter.usage, meter.output_bytes, meter.ended, meter.error_code, meter.complete]
+    cut = [(name, data and {**data, "choices": None}) for name, data in meter.cut_events("budget", USAGE)]
+    return [said, *known, meter.error_event("code", "why"), cut]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([CHAT, RESPONSES]), st.booleans(), st.sampled_from([bytes, *UNUSUAL]), st.integers(2, 9), st.data()
+)
+def test_a_stream_read_the_short_way_means_what_reading_all_of_it_says(
+    endpoint: Any, padded: bool, style: Callable[[bytes], bytes], events: int, data: st.DataObject
+) -> None:
+    short, whole = (stream_meter(endpoint, hides_usage=True) for _ in range(2))
+    for number in range(events):
+        word = data.draw(WORDS)
+        more: dict[str, Any] = {"obfuscation": data.draw(PADDING)} if padded else {}
+        more["system_fingerprint"] = "word" if data.draw(st.integers(0, 5)) else "other"
+        more |= {} if data.draw(st.integers(0, 5)) else {"usage": CHAT_USAGE, "error": None, "sequence_number": word}
+        if endpoint is CHAT:
+            raw = sse.write(orjson.dumps(chat_chunk(word, **more)))
+        else:
+            document = {**response_delta(word, number=number), **more}
+            raw = sse.write(orjson.dumps(document), "response.output_text.delta")
+        raw = style(raw) if data.draw(st.integers(0, 3)) else data.draw(st.sampled_from(UNUSUAL))(raw)
+        if not data.draw(st.integers(0, 7)):
+            at = data.draw(st.integers(0, len(raw)))
+            raw = raw[:at] + data.draw(st.binary(max_size=2)) + raw[at + data.draw(st.integers(0, 2)) :]
+        for one in sse.Splitter().feed(raw):
+            one_way = outcome(lambda one=one: short.more(one) or short.see(*sse.read(one)), short)  # type: ignore[misc]
+            assert one_way == outcome(lambda one=one: whole.see(*sse.read(one)), whole)  # type: ignore[misc]
