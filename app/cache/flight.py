@@ -14,6 +14,7 @@ from app.upstream import sse
 if TYPE_CHECKING:
     from app.cache.entry import Entry
     from app.pipeline.lead import Lead
+    from app.pipeline.messages import Write
 
 MAX_AHEAD_BYTES = 256 * 1024
 """How far upstream is read ahead of the fastest reader; of a stream that is too long to share, of the slowest."""
@@ -291,7 +292,7 @@ class Reader:
             else:
                 await relay.more()
 
-    async def flow(self, write: Callable[[bytes], bool]) -> None:
+    async def flow(self, write: Write) -> None:
         """Nothing: what others read too is read by steps."""
 
     async def aclose(self) -> None:

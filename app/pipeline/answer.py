@@ -11,7 +11,7 @@ import orjson
 
 from app.errors import ApiError, error_body
 from app.pipeline.endpoints import Endpoint
-from app.upstream.http_client import Response, UpstreamError
+from app.upstream.response import Response, UpstreamError
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024
 """2,048 embeddings of 3,072 dimensions written as decimals are about 75 MB; nothing honest is longer."""

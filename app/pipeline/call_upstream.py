@@ -17,7 +17,7 @@ from app.pipeline.choose import fallback_plans
 from app.resilience import Resilience, quota_exhausted
 from app.resilience.breaker import Entry
 from app.time_limit import until
-from app.upstream.http_client import UnreachableError
+from app.upstream.response import UnreachableError
 
 if TYPE_CHECKING:
     from app.limits.upstream import Ticket

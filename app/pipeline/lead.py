@@ -10,6 +10,7 @@ from app.cache.flight import Reader
 
 if TYPE_CHECKING:
     from app.cache.flight import Flight
+    from app.pipeline.messages import Write
     from app.pipeline.stream import MeteredStream
 
 
@@ -88,15 +89,15 @@ class Lead:
             raise
         return await anext(self._reader)
 
-    async def flow(self, write: Callable[[bytes], bool]) -> None:
+    async def flow(self, write: Write) -> None:
         """As a MeteredStream's, until somebody else hears it."""
         if self._reader is not None or not self._here:
             return
         pass_on = self._flight.relay.pass_on
 
-        def both(piece: bytes) -> bool:
+        def both(piece: bytes, chunk: bytes) -> bool:
             pass_on(piece)
-            return write(piece)
+            return write(piece, chunk)
 
         await self._body.flow(both)
 

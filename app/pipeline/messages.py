@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from app.pipeline.reserve import Turns
 
 
+Write = Callable[[bytes, bytes], bool]
+"""Takes a piece and the chunk of HTTP/1.1 in which it came, b"" for none; False = its reader is behind, or gone."""
+
+
 class ByteStream(Protocol):
     """The bytes of a streamed answer, whole server-sent events at a time: an AsyncIterator[bytes] that closes."""
 
@@ -23,7 +27,7 @@ class ByteStream(Protocol):
 
     async def __anext__(self) -> bytes: ...
 
-    async def flow(self, write: Callable[[bytes], bool]) -> None:
+    async def flow(self, write: Write) -> None:
         """Give what comes to `write`, where that is cheaper than a step for each piece, for as long as it returns True.
 
         Call it between two pieces; go on with the next when it returns. `write` must not raise.

@@ -12,9 +12,10 @@ import orjson
 
 from app.pipeline.attempt import OpenStream
 from app.upstream import sse
-from app.upstream.http_client import UpstreamError
+from app.upstream.response import UpstreamError
 
 if TYPE_CHECKING:
+    from app.pipeline.messages import Write
     from app.pipeline.pay import Payment
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class MeteredStream:
         self._finished = False
         self._ended_here = False
         """The answer was ended before OpenAI ended it."""
+        self._unfinished = stream.splitter.unfinished
         self._seen = stream.held
         """Events that are metered and not passed on yet."""
         self._over = False
@@ -81,7 +83,7 @@ class MeteredStream:
         """When to look again, where nothing comes."""
         self._paying: asyncio.Task[None] | None = None
         """The next slice is being asked for; nothing is read meanwhile."""
-        self._write: Callable[[bytes], bool] | None = None
+        self._write: Write | None = None
         self._flowing: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> MeteredStream:
@@ -136,7 +138,7 @@ class MeteredStream:
             return found
         return self._paying or self._response.arrival(self._look_at)
 
-    async def flow(self, write: Callable[[bytes], bool]) -> None:
+    async def flow(self, write: Write) -> None:
         """Write what comes inside the call that brings it, with no task and no wake-up between.
 
         It returns when `write` says that its reader is behind, when there is something else to wait for, and at the
@@ -144,7 +146,7 @@ class MeteredStream:
         """
         self._write = write
         self._flowing = flowing = asyncio.get_running_loop().create_future()
-        self._response.listen(self._flow_on)
+        self._response.listen(self._flow_on, self._take_text if self._passes_all else None)
         try:
             self._flow_on()
             await flowing
@@ -166,7 +168,7 @@ class MeteredStream:
             return
         try:
             while (found := self._next()) is not None:
-                if not write(found):
+                if not write(found, b""):
                     self.still()
                     return
                 if response.idle() and not meter.ended and meter.output_bytes <= self._paid_bytes:
@@ -179,6 +181,25 @@ class MeteredStream:
         except BaseException as error:
             flowing.set_exception(error)
         self.still()
+
+    def _take_text(self, piece: bytes, chunk: bytes) -> bool:
+        """Write a piece that came while the stream flows, if it is more text and nothing else is to be done."""
+        write, flowing, meter, now = self._write, self._flowing, self._meter, self._clock()
+        if now >= self._deadline or meter.ended or self._unfinished or not meter.more(piece):
+            return False
+        assert write is not None
+        assert flowing is not None
+        look_at = now + self._heartbeat_seconds
+        self._response.by = look_at if look_at < self._deadline else self._deadline
+        try:
+            if not write(piece, chunk):
+                self.still()
+            elif meter.output_bytes > self._paid_bytes:
+                self._flow_on()
+        except BaseException as error:
+            flowing.set_exception(error)
+            self.still()
+        return True
 
     def _next(self) -> bytes | None:
         """The next bytes for the caller, None when there are none yet; raises StopAsyncIteration after the last."""
@@ -193,7 +214,9 @@ class MeteredStream:
                     return sse.HEARTBEAT if self._response.silent() else None
                 if not piece:
                     break
-                event = None if self._stream.splitter.unfinished else sse.plain(piece)
+                if self._passes_all and not self._unfinished and self._meter.more(piece):
+                    return piece
+                event = None if self._unfinished else sse.plain(piece)
                 if event is None:
                     self._see(piece)
                     continue

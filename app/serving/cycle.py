@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from app.pipeline.messages import Write
     from app.serving.exchange import Raw
     from app.serving.protocol import Protocol
 
@@ -154,15 +155,15 @@ class Cycle:
         if piece and not self.disconnected:  # none would be the end
             self._connection.wire.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
-    def writer(self) -> Callable[[bytes], bool]:
+    def writer(self) -> Write:
         """See `Exchange`."""
         flow, write = self._connection.flow, self._connection.wire.write_on
 
-        def write_on(piece: bytes) -> bool:
+        def write_on(piece: bytes, chunk: bytes) -> bool:
             if self.disconnected:
                 return False
             if piece:
-                write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                write(chunk or b"%x\r\n%b\r\n" % (len(piece), piece))
             return not flow.write_paused
 
         return write_on

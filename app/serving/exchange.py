@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.errors import ApiError
 from app.pipeline.bound import check_size
+from app.pipeline.messages import Write
 from app.time_limit import within
 
 HELD_KEY = "prodkit.held_seconds"
@@ -72,10 +73,10 @@ class Exchange(Protocol):
     async def put(self, piece: bytes) -> None:
         """A piece of it; waits for a caller who reads slowly."""
 
-    def writer(self) -> Callable[[bytes], bool] | None:
+    def writer(self) -> Write | None:
         """What writes the next piece as `put` would, but without waiting: it returns False when the reader is behind or
-        gone, and then `put` is to be awaited. None where there is no such thing; asked for after `begin`. The first
-        piece is to be `put`."""
+        gone, and then `put` is to be awaited. With a piece is given the same as a chunk of HTTP/1.1, or b"" to have it
+        made. None where there is no such thing; asked for after `begin`. The first piece is to be `put`."""
 
     async def end(self) -> None:
         """Its end, without which the caller knows that something is missing."""
@@ -118,7 +119,7 @@ class AsgiExchange:
         """See `Exchange`."""
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    def writer(self) -> Callable[[bytes], bool] | None:
+    def writer(self) -> Write | None:
         """See `Exchange`."""
         return chunk_writer(self._send)
 
@@ -187,7 +188,7 @@ class UntilDisconnect:
             self._task.cancel()
 
 
-def chunk_writer(send: Send) -> Callable[[bytes], bool] | None:
+def chunk_writer(send: Send) -> Write | None:
     """What writes the next piece of a streamed answer that was begun by `send`, as `send` would but without waiting:
     it returns False when the reader is behind or gone, and then `send` is to be awaited.
 
@@ -198,10 +199,10 @@ def chunk_writer(send: Send) -> Callable[[bytes], bool] | None:
         return None
     flow, write = cycle.flow, cycle.transport.write
 
-    def write_chunk(piece: bytes) -> bool:
+    def write_chunk(piece: bytes, chunk: bytes) -> bool:
         if cycle.disconnected:
             return False
-        write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        write(chunk or b"%x\r\n%b\r\n" % (len(piece), piece))
         return not flow.write_paused
 
     return write_chunk

@@ -11,199 +11,27 @@ from typing import Any, cast
 
 import httptools
 
+from app.upstream.response import BadAnswerError, CutError, Response, UnreachableError, UpstreamError
+
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes in a row that are no body: headers, those of interim answers before them, trailers."""
 _FRAMES = frozenset({b"content-length", b"transfer-encoding"})
 """An answer with one of these says where it ends."""
-HELD_BYTES = 128 * 1024
-"""Unread bytes of an answer after which the connection is not read from: OpenAI waits with the reader."""
 WRITE_BYTES = 256 * 1024
 """A longer body is written in pieces of this, so that the event loop is not held by one write."""
 
 
-class UpstreamError(Exception):
-    """The call came to no whole answer."""
+_chunk_heads: dict[int, bytes] = {}
+"""What a chunk begins with, by its length with all that belongs to it."""
 
 
-class UnreachableError(UpstreamError):
-    """No connection, or one that was closed before its answer began; `errno` is the system's, when it said why."""
-
-    def __init__(self, message: str, errno: int | None = None, *, sent: bool = False) -> None:
-        """`sent`: OpenAI may have read the request, and may have worked on it."""
-        super().__init__(message)
-        self.errno = errno
-        self.sent = sent
-
-
-class BadAnswerError(UpstreamError):
-    """What arrived is not an HTTP answer that was asked for."""
-
-
-class CutError(UpstreamError):
-    """The connection ended inside the answer."""
-
-
-class Response:
-    """One answer from its headers on. Whoever holds it calls `release` or `close`, also after an error."""
-
-    __slots__ = (
-        "_by",
-        "_connection",
-        "_error",
-        "_listener",
-        "_loop",
-        "_pieces",
-        "_silent",
-        "_size",
-        "_timer",
-        "_timer_at",
-        "_waiter",
-        "complete",
-        "headers",
-        "status",
-    )
-
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        """Names in lower case."""
-        self._connection: Connection | None = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.complete = False
-        """All of it has arrived, or its connection is lost."""
-        self._error: UpstreamError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._listener: Callable[[], None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = self._by = 0.0
-        self._silent = False
-
-    def header(self, name: bytes) -> str | None:
-        """The first header of a name in lower case."""
-        for other, value in self.headers:
-            if other == name:
-                return value.decode("latin-1")
-        return None
-
-    @property
-    def media_type(self) -> str:
-        """The content type without its parameters; empty when there is none."""
-        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
-
-    async def read(self) -> bytes:
-        """What has arrived since, at least a byte; b"" at the end. Raises CutError."""
-        while (found := self.take()) is None:
-            await self._expect()
-        return found
-
-    def take(self) -> bytes | None:
-        """As `read`, without waiting: None when nothing is here yet."""
-        pieces = self._pieces
-        if not pieces:
-            if self._error is not None:
-                raise self._error
-            return b"" if self.complete else None
-        self._pieces = []
-        if self._size > HELD_BYTES and self._connection is not None:
-            self._connection.resume()
-        self._size = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def arrival(self, at: float) -> asyncio.Future[None]:
-        """Done when `take` has something, or at a time of the loop's clock: `silent` tells which. Await it at once."""
-        self.wake_at(at)
-        return self._expect()
-
-    def listen(self, listener: Callable[[], None] | None) -> None:
-        """Call `listener`, until there is another or none, whenever `take` has something and at the time of `wake_at`:
-        inside the call that reads it from the connection, so it must not raise."""
-        self._listener = listener
-
-    def wake_at(self, at: float) -> None:
-        """Wake whoever waits, or listens, at a time of the loop's clock, if nothing comes before."""
-        # One timer for the whole answer; later than the running one is soon enough, as it looks at `_by` itself.
-        self._by = at
-        if self._timer is None or at < self._timer_at:
-            self._set_timer(at)
-
-    def silent(self) -> bool:
-        """Whether the time of the last `arrival` has passed; True once."""
-        silent, self._silent = self._silent, False
-        return silent
-
-    def release(self) -> None:
-        """Done with it: the connection serves the next call when its answer is complete, else it is closed."""
-        self._leave(keep=self.complete and self._error is None)
-
-    def close(self) -> None:
-        """Close the connection at once, so that OpenAI stops."""
-        self._leave(keep=False)
-
-    def whole(self) -> bytes | None:
-        """All of the body when it is here, and nothing was taken of it; else None."""
-        return self.take() if self.complete and self._error is None else None
-
-    def begun(self) -> asyncio.Future[None] | None:
-        """Done when this is to be asked again; None when the headers are here. Raises as `read`."""
-        if self.status:
-            return None
-        if self._error is not None:
-            raise self._error
-        return self._expect()
-
-    def feed(self, data: bytes) -> bool:
-        """For the connection: bytes of the body; True when it may not read on for now. `wake` follows."""
-        self._pieces.append(data)
-        self._size += len(data)
-        return self._size > HELD_BYTES
-
-    def finish(self, error: UpstreamError | None = None) -> None:
-        """For the connection: the end of the answer, or what became of it. `wake` follows."""
-        self.complete = True
-        self._error = error
-
-    def idle(self) -> bool:
-        """Whether `take` has nothing, not even the end."""
-        return not self._pieces and not self.complete
-
-    def wake(self) -> None:
-        """For the connection: whoever waits looks again."""
-        if self._listener is not None:
-            self._listener()
-        elif (waiter := self._waiter) is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _expect(self) -> asyncio.Future[None]:
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
-
-    def _set_timer(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._listener is None and (self._waiter is None or self._waiter.done()):
-            return  # the next wait sets it again
-        if self._loop.time() < self._by:
-            self._set_timer(self._by)
-        else:
-            self._silent = True
-            self.wake()
-
-    def _leave(self, *, keep: bool) -> None:
-        connection, self._connection = self._connection, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if connection is not None:
-            connection.left(keep=keep)
+def _chunk_head(length: int) -> bytes:
+    """What a chunk of so many bytes begins with, as nearly every server writes it; b"" for none, and for a long one."""
+    for digits in (1, 2, 3):
+        size = length - digits - 4
+        if size > 0 and len(head := b"%x\r\n" % size) == digits + 2:
+            return _chunk_heads.setdefault(length, head)
+    return b""
 
 
 class Connection(asyncio.Protocol):
@@ -222,6 +50,8 @@ class Connection(asyncio.Protocol):
         """The answer says where it ends; else the end of the connection is its end."""
         self._packed = False
         self._keep_alive = False
+        self._between = False
+        """The parser stands between two chunks of the answer that is being read."""
         self._paused = False
         self._writable: asyncio.Future[None] | None = None
         self.free_since = 0.0
@@ -270,6 +100,7 @@ class Connection(asyncio.Protocol):
     def left(self, *, keep: bool) -> None:
         """For the response: nobody reads it any more."""
         self._response = None
+        self._between = False
         transport = self._transport
         if transport is None:
             return
@@ -324,6 +155,18 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self.close()  # nobody asked
             return
+        if self._between:
+            # Just one chunk, as pieces of a stream come: the parser would tell the same, and stand where it stands.
+            length = len(data)
+            head = _chunk_heads.get(length) or _chunk_head(length)
+            at = len(head)
+            if at and data[:at] == head and data[-2:] == b"\r\n":
+                piece, taker = data[at:-2], response.taker
+                if taker is None or not taker(piece, data):
+                    self._feed(response, piece)
+                    response.wake()
+                return
+            self._between = False
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -332,6 +175,8 @@ class Connection(asyncio.Protocol):
         else:
             if self._head_bytes > MAX_HEAD_BYTES and not response.complete:
                 self._refuse(response)
+            if data[-2:] != b"\r\n":
+                self._between = False  # the next chunk has begun
         # Once for all that one read brought, and not inside the parser: whoever is woken may give the connection back.
         response.wake()
 
@@ -371,11 +216,16 @@ class Connection(asyncio.Protocol):
         """Called by the parser."""
         self._head_bytes = 0
         response = self._response
-        if response is None or response.complete:
-            return
-        if response.feed(data) and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        if response is not None and not response.complete:
+            self._feed(response, data)
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser."""
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        """Called by the parser."""
+        self._between = True
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -385,6 +235,11 @@ class Connection(asyncio.Protocol):
         if not response.complete:
             self._keep_alive = self._parser.should_keep_alive()
             response.finish()
+
+    def _feed(self, response: Response, piece: bytes) -> None:
+        if response.feed(piece) and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def _refuse(self, response: Response) -> None:
         self._keep_alive = False

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from app.time_limit import within
-from app.upstream.http_client import Connection, Response, UnreachableError
+from app.upstream.http_client import Connection
+from app.upstream.response import Response, UnreachableError
 
 CONNECT_SECONDS = 5.0
 """For TCP and TLS together: beyond it another attempt is worth more than waiting."""

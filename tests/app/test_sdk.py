@@ -54,7 +54,7 @@ class Stream:
             raise StopAsyncIteration
         return piece
 
-    async def flow(self, write: Callable[[bytes], bool]) -> None:
+    async def flow(self, write: Callable[[bytes, bytes], bool]) -> None:
         raise AssertionError("the SDK reads by steps")
 
     async def aclose(self) -> None:

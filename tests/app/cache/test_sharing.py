@@ -226,7 +226,7 @@ async def test_somebody_who_joins_a_stream_while_it_flows_to_its_caller_hears_al
     pieces: list[bytes] = []
     flowing = asyncio.Event()
 
-    def write(piece: bytes) -> bool:
+    def write(piece: bytes, _chunk: bytes) -> bool:
         pieces.append(piece)
         flowing.set()
         return True

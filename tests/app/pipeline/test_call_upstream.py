@@ -23,8 +23,8 @@ from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.phases import Phases
 from app.resilience import Resilience
-from app.upstream.http_client import UnreachableError
 from app.upstream.pool import Upstream
+from app.upstream.response import UnreachableError
 from tests.app.conftest import free_port
 from tests.app.raw_upstream import OK_STREAM, Connection, RawUpstream, raw_upstream, whole
 from tests.app.replica import made_up_openai_key

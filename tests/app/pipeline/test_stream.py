@@ -45,7 +45,7 @@ class Under:
     async def read(self) -> bytes:
         pieces = []
 
-        def write(piece: bytes) -> bool:
+        def write(piece: bytes, _chunk: bytes) -> bool:
             pieces.append(piece)
             return True
 
@@ -70,9 +70,10 @@ async def streaming(
     hides_usage: bool = False,
     seconds: float = SECONDS,
     heartbeat_seconds: float = SECONDS,
+    head: bytes = OK_STREAM,
 ) -> AsyncIterator[Under]:
     async def serve(connection: Connection) -> None:
-        await connection.say(OK_STREAM)
+        await connection.say(head)
         await answer(connection)
 
     ends: list[StreamEnd] = []
@@ -203,7 +204,7 @@ async def test_what_flows_waits_where_its_reader_is_behind_and_goes_on_with_the_
         taken: list[bytes] = []
         written: list[bytes] = []
 
-        def write(piece: bytes) -> bool:
+        def write(piece: bytes, _chunk: bytes) -> bool:
             written.append(piece)
             return False
 
@@ -217,6 +218,37 @@ async def test_what_flows_waits_where_its_reader_is_behind_and_goes_on_with_the_
         assert written
 
 
+def in_chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+async def test_text_that_comes_in_chunks_goes_on_in_the_same_chunks_and_is_counted() -> None:
+    words = ["one", " two", " \n", ' "é"', " ", "x" * 5_000, " last"]
+    events = [sse.write(orjson.dumps({"choices": [{"delta": {"content": word}}], "usage": None})) for word in words]
+
+    async def drip(connection: Connection) -> None:
+        for event in [*events, CHAT_DONE]:
+            await connection.say(in_chunk(event))
+            await asyncio.sleep(0.01)
+        await connection.say(b"0\r\n\r\n")
+
+    head = OK_STREAM.replace(b"Connection: close", b"Transfer-Encoding: chunked")
+    flowed: list[tuple[bytes, bytes]] = []
+
+    def write(piece: bytes, chunk: bytes) -> bool:
+        flowed.append((piece, chunk))
+        return True
+
+    async with streaming(drip, CHAT, head=head) as under:
+        first = await anext(under.stream)
+        await under.stream.flow(write)
+        assert under.meter.ended
+    assert first + b"".join(piece for piece, _ in flowed) == b"".join(events) + CHAT_DONE
+    assert all(chunk in (b"", in_chunk(piece)) for piece, chunk in flowed)
+    assert any(chunk for _, chunk in flowed)
+    assert under.meter.output_bytes == sum(len(word.encode()) for word in words)
+
+
 async def test_what_cannot_be_written_ends_the_stream_and_nothing_else() -> None:
     goes_on = asyncio.Event()
 
@@ -226,7 +258,7 @@ async def test_what_cannot_be_written_ends_the_stream_and_nothing_else() -> None
         await connection.say(DELTA)
         await connection.gone.wait()
 
-    def broken(piece: bytes) -> bool:
+    def broken(_piece: bytes, _chunk: bytes) -> bool:
         raise ZeroDivisionError
 
     async with streaming(answer) as under:

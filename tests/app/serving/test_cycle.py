@@ -64,8 +64,8 @@ async def test_an_answer_in_pieces_is_chunked_and_the_connection_goes_on() -> No
         await cycle.put(b"first")
         await cycle.put(b"")
         write = cycle.writer()
-        assert write(b"0123456789abcdef")
-        assert write(b"")
+        assert write(b"0123456789abcdef", b"")
+        assert write(b"", b"")
         await cycle.end()
 
     connection = Served(serve)
@@ -83,7 +83,7 @@ async def test_a_reader_who_is_slow_holds_up_the_pieces_and_one_who_leaves_does_
     async def serve(cycle: Cycle) -> None:
         await cycle.begin(200, [])
         for number in range(3):
-            assert not cycle.writer()(b"") or number
+            assert not cycle.writer()(b"", b"") or number
             await cycle.put(b"piece")
             put.append(number)
         await cycle.end()
@@ -185,13 +185,13 @@ async def test_a_piece_written_without_waiting_is_as_one_that_is_sent() -> None:
         write = chunk_writer(send)
         assert write is not None
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
-        went.append(write(b"two"))
+        went.append(write(b"two", b""))
         connection.protocol.pause_writing()
-        went.append(write(b"three"))
+        went.append(write(b"three", b""))
         connection.protocol.resume_writing()
         await send({"type": "http.response.body", "body": b"four", "more_body": True})
         connection.protocol.connection_lost(None)
-        went.append(write(b"five"))
+        went.append(write(b"five", b""))
 
     connection = Connection(at_once=False)
     connection.protocol.app = streams

@@ -7,8 +7,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
-from app.upstream.http_client import Response
 from app.upstream.pool import Upstream
+from app.upstream.response import Response
 from tests.patience import PATIENCE_SECONDS
 
 KEY = "k" * 30

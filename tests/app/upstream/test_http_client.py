@@ -15,10 +15,9 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.upstream import http_client
 from app.upstream import pool as upstream
-from app.upstream.http_client import BadAnswerError, CutError, Response, UnreachableError
 from app.upstream.pool import Upstream
+from app.upstream.response import HELD_BYTES, BadAnswerError, CutError, Response, UnreachableError, UpstreamError
 from tests.app.conftest import free_port
 from tests.app.upstream.scripted import CHUNKED, KEY, Server, ask, read, whole
 from tests.app.valkey.test_lane import certificate
@@ -290,7 +289,7 @@ async def test_a_reader_who_waits_makes_openai_wait() -> None:
             before = said
             await asyncio.sleep(0.1)
         assert said < 500, "what the sockets of both sides hold"
-        assert response._size < http_client.HELD_BYTES + (1 << 19)
+        assert response._size < HELD_BYTES + (1 << 19)
         assert len(await read(response)) == 1_000 * 65_536
     listening.close()
 
@@ -378,7 +377,7 @@ def test_no_bytes_whatever_break_more_than_their_call(noise: bytes) -> None:
     async def work() -> bytes:
         server = Server(b"HTTP/1.1 " + noise, whole(b"%d" % zlib.crc32(noise)), close=True)
         async with server.pool() as pool:
-            with contextlib.suppress(http_client.UpstreamError, UnicodeDecodeError):
+            with contextlib.suppress(UpstreamError, UnicodeDecodeError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await ask(pool)
             return await ask(pool)
