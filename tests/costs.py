@@ -11,7 +11,7 @@ from typing import Any
 from components import _metrics
 from components._prices import CHECKED, HOURS_A_MONTH, PRICES, REGION, usd
 from preflight.record import Recording, Resource
-from tests.app.ledger.test_cost import SMALL_PER_SECOND, SMALL_SECONDS, SMALL_TASKS, units_per_request
+from tests.app.ledger.test_cost import SMALL_PER_SECOND, SMALL_SECONDS, SMALL_TASKS, cost_per_million
 from tests.known import known
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/costs.md"
@@ -189,13 +189,13 @@ _USAGE = (
 
 @cache
 def _ledger() -> list[tuple[str, Decimal, str, str]]:
-    """Units of the ledger for a million requests, at an even pace all month: counted in a simulated hour."""
-    counted = asyncio.run(units_per_request(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
+    """Units of the ledger and the budgets' watcher for a million requests in an even month, counted in an hour."""
+    counted = asyncio.run(cost_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
     rows = []
-    for units, price, what in zip(counted, ("table_writes", "table_reads"), ("write", "read"), strict=True):
+    for units, price, what in zip(counted[:2], ("table_writes", "table_reads"), ("write", "read"), strict=True):
         million = units.quantize(Decimal("0.1"), ROUND_HALF_UP)
         assumed = f"{million} {what} units a request at this pace, {SMALL_TASKS} tasks"
-        rows.append((f"spend ledger, {what}s", million, price, assumed))
+        rows.append((f"spend ledger and budgets, {what}s", million, price, assumed))
     return rows
 
 

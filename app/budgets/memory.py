@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,10 @@ from app.budgets.history import History
 from app.budgets.ladder import Place
 from app.budgets.policy import Rung
 
-LEASE_SECONDS = 90
+LEASE_SECONDS = 120
+RENEW_SECONDS = 60.0
+READ_AT_ONCE = 100  # BatchGetItem's own bound
+_OF = "BUDGET#"
 _LEASE_KEY = {"pk": {"S": "CONTROL"}, "sk": {"S": "WATCHER"}}
 
 
@@ -32,6 +35,18 @@ class Memory:
     """Window -> the highest rung that people were told of."""
     runaway_at: float = 0.0
     """When a runaway was seen last; 0 when none is going on."""
+
+    @property
+    def marks(self) -> object:
+        """What another watcher has to know at once, should this one die."""
+        return dict(self.places), dict(self.told), bool(self.runaway_at)
+
+    def rate(self, spent: int, month: str, now: float) -> float:
+        """Pico-dollars a second since the last look, when so much is spent now."""
+        since = self.history.seen_at
+        if self.month != month or since is None or now <= since:
+            return 0.0
+        return max(0, spent - self.spent) / (now - since)
 
     def to_text(self) -> str:
         """As the table keeps it."""
@@ -64,9 +79,19 @@ class Memories:
         self._aws = aws
         self._table = table
         self._owner = owner
+        self._renew_at: float | None = None
+        """When the lease is written again; None while it is another's."""
 
     async def lead(self, now: float) -> bool:
         """Whether this process watches now: it did, or nobody has for LEASE_SECONDS."""
+        if self._renew_at is None:
+            # Looked at first: a write that is refused costs as much as one that is not.
+            answer = await self._call("get_item", Key=_LEASE_KEY)
+            if float(answer.get("Item", {}).get("until", {"N": "0"})["N"]) >= int(now):
+                return False
+        elif now < self._renew_at:
+            return True
+        self._renew_at = None
         try:
             await self._call(
                 "update_item",
@@ -84,13 +109,35 @@ class Memories:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
             return False
+        self._renew_at = now + RENEW_SECONDS
         return True
 
-    async def read(self, scope: str) -> Memory:
-        """What is remembered of a scope; an empty memory of a new one."""
-        answer = await self._call("get_item", Key=_memory_key(scope), ConsistentRead=True)
-        text = answer.get("Item", {}).get("memory", {}).get("S")
-        return Memory.from_text(text) if text else Memory()
+    async def leave(self) -> None:
+        """Let another process watch from now on, if this one does."""
+        if self._renew_at is None:
+            return
+        self._renew_at = None
+        await self._call(
+            "update_item",
+            Key=_LEASE_KEY,
+            UpdateExpression="SET #u = :over",
+            ConditionExpression="#o = :me",
+            ExpressionAttributeNames={"#o": "owner", "#u": "until"},
+            ExpressionAttributeValues={":me": {"S": self._owner}, ":over": {"N": "0"}},
+        )
+
+    async def read(self, scopes: Sequence[str]) -> dict[str, Memory]:
+        """What is remembered of scopes; an empty memory of each new one."""
+        found = dict.fromkeys(scopes, "")
+        for at in range(0, len(scopes), READ_AT_ONCE):
+            keys = [_memory_key(scope) for scope in scopes[at : at + READ_AT_ONCE]]
+            while keys:
+                wanted = {self._table: {"Keys": keys, "ConsistentRead": True}}
+                answer = await self._aws.call("dynamodb", "batch_get_item", RequestItems=wanted)
+                for item in answer["Responses"].get(self._table, ()):
+                    found[item["pk"]["S"].removeprefix(_OF)] = item["memory"]["S"]
+                keys = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+        return {scope: Memory.from_text(text) if text else Memory() for scope, text in found.items()}
 
     async def keep(self, scope: str, memory: Memory) -> None:
         """Remember."""
@@ -110,4 +157,4 @@ class Memories:
 
 
 def _memory_key(scope: str) -> dict[str, Any]:
-    return {"pk": {"S": f"BUDGET#{scope}"}, "sk": {"S": "WATCH"}}
+    return {"pk": {"S": f"{_OF}{scope}"}, "sk": {"S": "WATCH"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.aws import Aws
@@ -41,7 +42,7 @@ def watcher(settings: Settings, aws: Aws, ledger: Ledger, models: Callable[[], M
         aws,
         settings.state_table,
         ledger,
-        ledger.table.scopes,
+        partial(ledger.table.scopes, exactly=False),
         models,
         lambda seen: report(settings, seen),
         topic_arn=settings.alert_topic_arn,

@@ -1,4 +1,4 @@
-"""Looks at every budget twice a minute: moves rungs, finds runaways, tells people. One replica does it for all."""
+"""Looks at every budget in its turn: moves rungs, finds runaways, tells people. One replica does it for all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Protocol
 
 from app.aws import Aws, error_code
-from app.budgets import holds, ladder
+from app.budgets import holds, ladder, rota
 from app.budgets.alert import (
     Alert,
     Teller,
@@ -28,9 +28,11 @@ from app.budgets.control import Standing as Published
 from app.budgets.history import HOUR
 from app.budgets.memory import Memories, Memory
 from app.budgets.policy import Policy, Rung
+from app.budgets.rota import Rota, Turn
 from app.budgets.runaway import Habit
 from app.budgets.scope import ORG
 from app.budgets.window import Span, window_at
+from app.ledger.table import in_turns
 
 if TYPE_CHECKING:
     from app.models import Models
@@ -38,16 +40,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
-"""Between two looks at every budget, at the longest, and between two at whether this replica shall watch."""
-LEAST_LOOK_SECONDS, SCOPE_SECONDS = 3.0, 0.1
-"""Few budgets are looked at sooner: as many reads a second as many budgets need, about ten."""
-KEEP_SECONDS = 600.0
-"""A memory is written so often, and whenever its rung moves."""
-MAX_SCOPES = 300
-"""Looked at in one round; the others come in the next."""
+"""Between two looks at whether this replica shall watch, and at which scopes there are."""
+KEEP_SECONDS = 7_200.0
+"""A memory is written so often while its scope spends, whenever its rung moves, and when the watcher stops."""
+STOP_SECONDS = 3.0
+"""For the memories of a watcher that stops."""
+WRITES_AT_ONCE = 6
 CALM_SECONDS = 3 * HOUR
 BY = "runaway watch"
 SPANS = {"M": Span.MONTH, "D": Span.DAY}
+
+
+Place = tuple[str, str]
+"""A scope and a kind of window."""
 
 
 class Account(Protocol):
@@ -66,7 +71,7 @@ class Account(Protocol):
 class Accounts(Protocol):
     """What the watcher asks of the ledger."""
 
-    def account(self, scope: str, kind: str) -> Awaitable[Account]: ...
+    def accounts(self, places: Sequence[Place]) -> Awaitable[Mapping[Place, Account]]: ...
     def limit_of(self, scope: str, kind: str) -> int | None: ...
 
 
@@ -111,10 +116,13 @@ class Watcher:
         self._memories = Memories(aws, table, owner or secrets.token_hex(6))
         self._teller = Teller(aws, table, topic_arn, stack, _note)
         self._known: dict[str, Memory] = {}
-        self._kept_at: dict[str, float] = {}
+        self._kept: dict[str, tuple[float, int]] = {}
+        """When a memory was written, and what had been spent by then."""
         self._habits: dict[str, Habit] = {}
         self._published: dict[str, Published] | None = None
-        self._next = 0
+        self._rota = Rota()
+        self._listed: tuple[str, float] = ("", 0.0)
+        """The month whose scopes are known, and when they were read."""
         self._untold: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -123,11 +131,20 @@ class Watcher:
         self._task = asyncio.create_task(self._run(), name="budget-watch")
 
     async def stop(self) -> None:
-        """Stop; another replica takes over when the lease has run out. Safe to call twice."""
+        """Stop, and leave what is remembered to the next one; one that dies is followed when its lease has run out.
+
+        Safe to call twice.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        known, self._known = self._known, {}
+        with contextlib.suppress(Exception):  # the tables are away: then it is as if it had died
+            async with asyncio.timeout(STOP_SECONDS):
+                spent = [scope for scope, memory in known.items() if self._kept.get(scope, (0, -1))[1] != memory.spent]
+                await in_turns((self._memories.keep(scope, known[scope]) for scope in spent), WRITES_AT_ONCE)
+                await self._memories.leave()
 
     async def look(self) -> bool:
         """One round, when this replica watches; whether it did. Raises when the tables do not answer, and, once
@@ -137,17 +154,18 @@ class Watcher:
         if not await self._memories.lead(now):
             # Somebody else moves them now: what is known here grows old.
             self._known.clear()
-            self._published = None
+            self._rota = Rota()
+            self._published, self._listed = None, ("", 0.0)
             return False
         policy = self._models().budget
         month = window_at(Span.MONTH, now, self._zone).name
-        every = sorted({ORG, *await self._scopes(month)}, key=lambda scope: scope != ORG)
-        known = {scope: self._known.get(scope) or await self._memories.read(scope) for scope in every}
-        self._known = known  # a scope that has no account any more is forgotten
-        for scope in self._turn(every):
-            await self._judge(scope, policy, month, now)
+        if self._listed[0] != month or now - self._listed[1] >= LOOK_SECONDS:
+            await self._list(month)
+            self._listed = month, now
+        account = (await self._look_at([ORG], policy, month, now))[ORG, "M"]
+        self._rota.see(account)
+        await self._look_at(self._rota.due(self._known, self._limits_of, now), policy, month, now)
         await self._publish(now)
-        account = await self._accounts.account(ORG, "M")
         rung = max((p.rung for m in self._known.values() for p in m.places.values()), default=Rung.NORMAL)
         self._report(Seen(account.spent, account.reserved, account.suspense, account.limit, rung))
         if self._untold is not None:
@@ -167,38 +185,54 @@ class Watcher:
         """Seconds until the next look."""
         if not self._known:
             return LOOK_SECONDS
-        return min(LOOK_SECONDS, max(LEAST_LOOK_SECONDS, SCOPE_SECONDS * len(self._known)))
+        return self._rota.pause
 
-    def _turn(self, every: list[str]) -> list[str]:
-        """The organisation each time, the others in turns."""
-        org, others = every[:1], every[1:]
-        self._next = self._next if self._next < len(others) else 0
-        chosen = others[self._next : self._next + MAX_SCOPES]
-        self._next += MAX_SCOPES
-        return org + chosen
+    async def _list(self, month: str) -> None:
+        """Know every scope there is; one that has no account any more is forgotten."""
+        every = {ORG, *await self._scopes(month)}
+        new = await self._memories.read([scope for scope in every if scope not in self._known])
+        self._known = {scope: self._known.get(scope) or new[scope] for scope in every}
+        self._kept = {scope: kept for scope, kept in self._kept.items() if scope in every}
+        self._rota.keep(every)
 
-    async def _judge(self, scope: str, policy: Policy, month: str, now: float) -> None:
-        memory = self._known[scope]
-        before = dict(memory.places)
-        account = await self._accounts.account(scope, "M")
+    def _limits_of(self, scope: str) -> rota.Limits:
+        return self._accounts.limit_of(scope, "M"), self._accounts.limit_of(scope, "D")
+
+    async def _look_at(
+        self, scopes: Collection[str], policy: Policy, month: str, now: float
+    ) -> Mapping[Place, Account]:
+        places = [(scope, "M") for scope in scopes]
+        places += [(scope, "D") for scope in scopes if self._accounts.limit_of(scope, "D") is not None]
+        accounts = await self._accounts.accounts(places) if places else {}
+        for scope in scopes:
+            await self._judge(scope, accounts, policy, month, now)
+        return accounts
+
+    async def _judge(
+        self, scope: str, accounts: Mapping[Place, Account], policy: Policy, month: str, now: float
+    ) -> None:
+        memory, account = self._known[scope], accounts[scope, "M"]
+        before, seconds = memory.marks, rota.without_limit(scope)
+        rate = memory.rate(account.spent, month, now)
         self._remember(scope, memory, account, policy, month, now)
         for kind, span in SPANS.items():
-            if kind == "D" and self._accounts.limit_of(scope, kind) is None:
-                memory.places.pop(kind, None)
-                continue
-            judged = account if kind == "M" else await self._accounts.account(scope, kind)
-            if judged.limit is None:
+            judged = accounts.get((scope, kind))
+            if judged is None or judged.limit is None:
                 memory.places.pop(kind, None)
                 continue
             window = window_at(span, now, self._zone)
             counted = judged.spent + judged.suspense
             standing = ladder.Standing(judged.limit, counted, memory.history.pace(now), window, now)
             await self._step(scope, kind, memory, policy, standing)
+            seconds = min(seconds, rota.seconds_until(policy, standing, memory.places[kind], rate))
+        degraded = any(place.rung for place in memory.places.values())
+        self._rota.note(scope, Turn(now, self._limits_of(scope), degraded, seconds))
         if scope.startswith("tenant:"):
             await self._watch_habit(scope, memory, policy, month, now)
-        if memory.places != before or now - self._kept_at.get(scope, 0.0) >= KEEP_SECONDS:
+        kept_at, spent = self._kept.get(scope, (0.0, -1))
+        if memory.marks != before or (memory.spent != spent and now - kept_at >= KEEP_SECONDS):
             await self._memories.keep(scope, memory)
-            self._kept_at[scope] = now
+            self._kept[scope] = now, memory.spent
 
     def _remember(self, scope: str, memory: Memory, account: Account, policy: Policy, month: str, now: float) -> None:
         """Add what was spent since the last look to the history, as it would have been without degradation."""
@@ -211,7 +245,9 @@ class Watcher:
             memory.history.skip(now)  # nobody could spend: that says nothing about who wants to
         else:
             memory.history.add(now, int(max(0, spent) / policy.cost(rung)))
-        memory.month, memory.spent = month, account.spent
+        # A read that is not the newest may say less than was seen: that is no spend to come.
+        memory.spent = max(account.spent, memory.spent if memory.month == month else 0)
+        memory.month = month
 
     async def _step(self, scope: str, kind: str, memory: Memory, policy: Policy, standing: ladder.Standing) -> None:
         before = memory.places.get(kind, ladder.Place())

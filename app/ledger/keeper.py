@@ -21,10 +21,10 @@ from app.ledger.item import Item, SetLimit
 from app.ledger.lease import Lease, State
 from app.ledger.limits import DAILY, MONTHLY, Limits
 from app.ledger.once import Once
-from app.ledger.pace import page_due, publish_due
+from app.ledger.pace import beat_seconds, idle_seconds, page_due, publish_due
 from app.ledger.sweep import Sweep
 from app.ledger.table import LedgerTable, in_turns
-from app.ledger.watch import AWAY_SECONDS, BACK_SECONDS, EMERGENCY_SECONDS, HEARTBEAT_SECONDS
+from app.ledger.watch import AWAY_SECONDS, BACK_SECONDS, EMERGENCY_SECONDS
 from app.prices import usd
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 KINDS = (MONTHLY, DAILY)
 SPANS = {MONTHLY: Span.MONTH, DAILY: Span.DAY}
 TICK_SECONDS = 1.0
-IDLE_SECONDS = 300.0
-"""A lease that nothing used for so long goes back: sooner would cost seldom callers two writes a scope each time."""
 WATCH_SECONDS = 30.0
 LIMITS_SECONDS, QUIET_LIMITS_SECONDS = 5.0, 60.0
 """How late a limit that somebody set is in force everywhere; the longer where nobody spends."""
@@ -91,6 +89,7 @@ class Keeper:
         """Of transactions: those of one process would only hinder each other."""
         self.sweep = Sweep(self.book.boot, zone, clock=clock, wall_clock=wall_clock)
         self._beat_at = self._alive_at = clock()
+        self._entries_since_beat = 0
         self._due = dict.fromkeys(("beat", "watch", "limits"), 0.0)
         self._paged_at = float("-inf")
         self._spending = False
@@ -290,7 +289,9 @@ class Keeper:
                 self.book.retire(lease)
             self._lines.clear()
             self._due["beat"] = 0.0
-        if not self._is_due("beat", HEARTBEAT_SECONDS):
+        if self._due["beat"] and not self.book.leases:
+            return  # whoever would miss it looks at those who hold money
+        if not self._is_due("beat", beat_seconds(self._entries_since_beat)):
             return
         try:
             await self.table.beat(self.book.boot)
@@ -301,6 +302,7 @@ class Keeper:
                 self._draw_away()
             raise LedgerAwayError from error
         self._beat_at = now
+        self._entries_since_beat = 0
         if self._told_away:
             self._told_away = False
             log.warning("the ledger answers again")
@@ -312,6 +314,7 @@ class Keeper:
         left = self.book.unwritten
         while left > 0 and (page := self.book.page(self._wall_clock())) is not None:
             left -= len(page.entries)
+            self._entries_since_beat += len(page.entries)
             try:
                 await self.table.put_page(page)
             except Exception as error:
@@ -326,12 +329,14 @@ class Keeper:
         for lease in list(self.book.current.values()):
             total, at = self._looked.get(lease, (0, now))
             used = lease.total != total or lease.committed != lease.total
-            if lease.window not in names or (not used and now - at >= IDLE_SECONDS):
+            if lease.window not in names or (not used and now - at >= idle_seconds(lease)):
                 self.book.retire(lease)
                 self._lines.clear()
                 self._looked.pop(lease, None)
                 continue
             self._spending = self._spending or used
+            if lease not in self._looked:
+                lease.published_at = now  # what it spends at first is told with all that it will have spent soon
             if used or lease not in self._looked:
                 pace = (lease.total - total) * BLOCK_SECONDS / max(TICK_SECONDS, now - at)
                 lease.burn = int(0.5 * lease.burn + 0.5 * pace)

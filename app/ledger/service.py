@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.budgets.window import moment, names_anywhere
+from app.budgets.window import Window, moment, names_anywhere
 from app.errors import ApiError
 from app.ledger.book import Hold, Payer
 from app.ledger.entries import Entry, Kept, shown
@@ -191,8 +191,30 @@ class Ledger(Keeper):
                 item = await self._set_item_limit(scope, running.name, item, self._limits.wanted(scope, kind))
         except Exception as error:
             raise _away() from error
+        return self._told(scope, kind, running, item)
+
+    async def accounts(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
+        """The same of many scopes and kinds of window at half the price, as they were a moment ago."""
+        windows = {kind: self._window(kind) for kind in KINDS}
+        try:
+            await self._know_limits()
+            items = await self.table.read_many([(scope, windows[kind].name) for scope, kind in places])
+        except Exception as error:
+            raise _away() from error
+        found = {}
+        for scope, kind in places:
+            item = items.get((scope, windows[kind].name))
+            if item is not None and item.limit != self._limits.wanted(scope, kind):
+                found[scope, kind] = await self.account(scope, kind)
+            else:
+                found[scope, kind] = self._told(scope, kind, windows[kind], item)
+        return found
+
+    def _told(self, scope: str, kind: str, running: Window, item: Item | None) -> Account:
         found = item or Item(self._limits.wanted(scope, kind), 0)
-        own = [lease for lease in self.book.leases if (lease.scope, lease.window) == (scope, running.name)]
+        current = self.book.current.get((scope, running.name))
+        own = [lease for lease in self.book.draining if (lease.scope, lease.window) == (scope, running.name)]
+        own += [] if current is None else [current]
         ahead = sum(lease.total - lease.published for lease in own if lease.state in (State.OPEN, State.LOST))
         return Account(
             scope=scope,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-HEARTBEAT_SECONDS = 20.0
-"""Between two writes of a process that does nothing: at a small stack's pace, a third of what the ledger writes."""
+HEARTBEAT_SECONDS, QUIET_HEARTBEAT_SECONDS = 20.0, 40.0
+"""Between two heartbeats of a process that holds money; the longer while it has little to do, when they are most of
+what it writes. One that holds none has nothing to lose, and its heart need not beat until it leases again."""
 SILENCE_SECONDS = 30.0
 """D of the lease protocol."""
 DEAD_SECONDS = 2 * SILENCE_SECONDS

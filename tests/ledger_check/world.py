@@ -183,6 +183,11 @@ class World:
         elif sent - replica.beat_at > 24:
             replica.book.draw(away=True)
 
+    def beat_on(self, replica: Replica) -> None:
+        """The heart of a process beats while it holds money, and before it leases again if it stood still for long."""
+        if replica.book.leases or self.clock(replica) - replica.beat_at >= EMERGENCY_SECONDS:
+            self.heartbeat(replica)
+
     def come_back(self, replica: Replica) -> None:
         """Silent for too long: no lease of before is trusted, whatever the table may say of it."""
         for lease in list(replica.book.current.values()):
@@ -264,7 +269,7 @@ class World:
         while (page := replica.book.page(self.now)) is not None:
             self.keep(page)
             replica.book.filed()
-        self.heartbeat(replica)
+        self.beat_on(replica)
 
     def lost(self) -> bool:
         return not self.quiet and self.random.random() < 0.1
@@ -300,9 +305,27 @@ class World:
             SetLimit(item.ver, item.limit, wanted).apply(item, int(self.now))
             self.most[scope] = max(self.most[scope], wanted)
 
+    def rest(self) -> None:
+        """Nothing is asked of one process until it holds nothing; then it works again, and dies perhaps."""
+        awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
+        if not awake:
+            return
+        replica = self.random.choice(awake)
+        self.drain(replica)
+        self.now += self.random.choice([100.0, 20_000.0, 200_000.0])
+        self.deliver()
+        self.beat_on(replica)
+        for _ in range(6):
+            self.ask(replica)
+        if self.random.random() < 0.5:
+            replica.crashed = True
+            self.boot()
+
     def happen(self) -> None:
         self.befall()
         chance = self.random
+        if chance.random() < 0.005:
+            self.rest()
         self.now += chance.choice([0.1, 1.0, 5.0, 20.0])
         self.deliver()
         awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
@@ -369,7 +392,7 @@ ACTIONS: tuple[Callable[[World, Replica], None], ...] = (
     *[World.answer] * 3,
     World.extend,
     *[World.file] * 2,
-    *[World.heartbeat] * 2,
+    *[World.beat_on] * 2,
     *[World.pump] * 3,
     *[World.look] * 2,
     waiting.defer,

@@ -14,7 +14,7 @@ import pytest
 
 from app.aws import Aws
 from app.ledger import MONTHLY, Ledger
-from app.ledger.watch import HEARTBEAT_SECONDS, boot_of
+from app.ledger.watch import QUIET_HEARTBEAT_SECONDS, boot_of
 from app.prices import PICO_PER_USD
 from local.children import ROOT
 from tests.local.test_up import Up, finished, start
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 LIMIT = PICO_PER_USD // 10
 SECONDS = 120.0
-BEAT_SECONDS = HEARTBEAT_SECONDS + 2.0
+BEAT_SECONDS = QUIET_HEARTBEAT_SECONDS + 2.0
 """Every living process says so within this time."""
 RUNGS = ("shorter", "cheaper", "cached", "deferred", "priority")
 

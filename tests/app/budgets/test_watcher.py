@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
@@ -16,6 +16,7 @@ from app.budgets import holds
 from app.budgets.history import HOUR
 from app.budgets.memory import LEASE_SECONDS, Memory
 from app.budgets.policy import Policy, Rung
+from app.budgets.rota import FREE_SECONDS, ORG_SECONDS
 from app.budgets.watch import report
 from app.budgets.watcher import CALM_SECONDS, LOOK_SECONDS, Seen, Watcher
 from app.budgets.window import Span, window_at
@@ -45,8 +46,14 @@ class Books:
     months: dict[str, Money] = field(default_factory=dict)
     days: dict[str, Money] = field(default_factory=dict)
 
-    async def account(self, scope: str, kind: str) -> Money:
-        return (self.months if kind == "M" else self.days).setdefault(scope, Money())
+    asked: list[str] = field(default_factory=list)
+
+    async def accounts(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Money]:
+        self.asked += [scope for scope, _ in places]
+        return {
+            (scope, kind): copy.copy((self.months if kind == "M" else self.days).setdefault(scope, Money()))
+            for scope, kind in places
+        }
 
     def limit_of(self, scope: str, kind: str) -> int | None:
         kept = (self.months if kind == "M" else self.days).get(scope)
@@ -261,6 +268,70 @@ async def test_a_tenant_without_a_budget_is_watched_and_never_degraded(world: Wo
     await world.new().look()
     assert holds.read(client, table).rungs == {}
     assert world.seen[-1].limit is None
+
+
+async def test_few_reads_are_enough_and_a_limit_that_is_set_is_looked_at_at_once(world: World) -> None:
+    tenants = [f"tenant:t{number}" for number in range(20)]
+    world.books.months = {scope: Money() for scope in (*tenants, "key:0123456789ab", "org")}
+    world.books.months["org"] = Money(limit=10_000 * USD, reserved=1)
+    watcher, began = world.new(), NOVEMBER.start + 86_400
+
+    async def an_hour() -> int:
+        world.books.asked.clear()
+        world.now = began
+        while world.now < began + HOUR:
+            await watcher.look()
+            world.now += watcher.pause
+        return len(world.books.asked)
+
+    assert await an_hour() < 0.2 * HOUR, "a fifth of a read a second"
+    assert world.books.asked.count("tenant:t7") == HOUR / FREE_SECONDS
+    assert world.books.asked.count("org") == HOUR / ORG_SECONDS
+    began += HOUR
+    world.books.months["tenant:t7"].limit = USD // 10
+    await an_hour()
+    assert world.books.asked.index("tenant:t7") <= 2
+    assert world.books.asked.count("tenant:t7") == HOUR / ORG_SECONDS, "a dollar a minute would end it in six seconds"
+    began += HOUR
+    world.books.months["org"].reserved = 0
+    await an_hour()
+    assert world.books.asked.count("tenant:t7") == HOUR / FREE_SECONDS, "nobody can spend"
+    world.books.months["org"].reserved = 1
+    world.books.asked.clear()
+    for _ in range(2):
+        await watcher.look()
+        world.now += watcher.pause
+    assert "tenant:t7" in world.books.asked
+
+
+async def test_who_stops_in_order_is_followed_at_once_by_one_that_knows_as_much(world: World) -> None:
+    world.books.months["org"] = Money(limit=720 * USD)
+    watcher = world.new()
+    await watcher.look()
+    await live(world, watcher, 1, usd_an_hour=0.9)
+    world.books.months["org"].spent += USD
+    world.now += 60
+    await watcher.look()
+    left = watcher._known["org"]
+    await watcher.stop()
+    following = world.new("two")
+    assert await following.look()
+    taken = following._known["org"]
+    assert (taken.spent, taken.places) == (left.spent, left.places)
+    assert taken.history.last(6, world.now) == left.history.last(6, world.now) > 0
+    await watcher.stop()
+    assert not await world.new("three").look(), "who does not watch leaves nothing to others"
+
+
+async def test_an_older_read_counts_nothing_twice(world: World) -> None:
+    world.books.months["org"] = Money(limit=720 * USD, spent=10 * USD)
+    watcher = world.new()
+    await watcher.look()
+    for spent in (12, 11, 12, 10, 12):
+        world.books.months["org"].spent = spent * USD
+        world.now += LOOK_SECONDS
+        await watcher.look()
+    assert sum(watcher._known["org"].history.hours.values()) == 2 * USD
 
 
 @pytest.mark.parametrize("limit", [10 * USD, None], ids=["with a budget", "without one"])

@@ -6,15 +6,22 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
+from botocore.exceptions import ClientError
 
 from app.aws import Aws
+from app.budgets.history import HOUR, KEPT_HOURS
+from app.budgets.memory import Memory
+from app.budgets.watcher import LOOK_SECONDS, Watcher
+from app.budgets.window import Span, window_at
 from app.keys import Identity
-from app.ledger import Entry, Ledger, Outcome, Payer
+from app.ledger import Entry, Ledger, Outcome, Payer, scopes_of
 from app.ledger.entries import MAX_ENTRIES, Page, pack
 from app.ledger.item import Item, Op
 from app.ledger.table import LedgerTable, Standing
@@ -32,9 +39,13 @@ REQUESTS_PER_SECOND = 100
 SECONDS = 240
 SMALL_PER_SECOND, SMALL_TASKS, SMALL_SECONDS = Decimal(1_000_000) / (HOURS_A_MONTH * 3_600), 3, 3_600
 """A million requests in a month."""
+MEAN_PICO = 275_000_000
+SHARES = {"org": 1, "tenant": 5, "key": 10, "model": 2}
+"""Of a payer's scopes, how many of each kind there are."""
 UNIT_BYTES, READ_BYTES = 1_024, 4_096
 """Of one write and one read request unit, DynamoDB's developer guide, "capacity unit consumption"."""
 MOST_USD_PER_MILLION = Decimal(1)
+MODELS = Models(default_document())
 MOST_CPU_SECONDS = 33e-6  # a tenth of the 330 us that a request may take
 
 
@@ -45,6 +56,12 @@ class Store:
         self.items: dict[tuple[str, str], Item] = {}
         self.units = 0
         self.read_units = Decimal(0)
+
+    @property
+    def usd(self) -> Decimal:
+        """What all of them cost."""
+        writes, reads = (PRICES[name].usd / 1_000_000 for name in ("table_writes", "table_reads"))
+        return self.units * writes + self.read_units * reads
 
     def write(self, size: int) -> None:
         self.units += -(-size // UNIT_BYTES)
@@ -65,6 +82,17 @@ class CountingTable(LedgerTable):
         item = self.store.items.get((scope, window))
         self.store.read(_size(item) if item else 1, consistent=True)
         return item.copy() if item else None
+
+    async def read_many(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
+        found = {place: self.store.items[place] for place in places if place in self.store.items}
+        for item in found.values():
+            self.store.read(_size(item), consistent=False)
+        return {place: item.copy() for place, item in found.items()}
+
+    async def scopes(self, window: str, *, exactly: bool = True) -> list[str]:
+        found = [scope for scope, name in self.store.items if name == window]
+        self.store.read(sum(len(scope) + 20 for scope in found) or 1, consistent=exactly)
+        return found
 
     async def create(self, scope: str, window: str, limit: int) -> Item:
         self.store.write(100)
@@ -101,6 +129,85 @@ class CountingTable(LedgerTable):
         return True
 
 
+class StateTable(Aws):
+    """The table of the watcher's lease and memories, in memory: its operations, each counted in units."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__("us-east-1")
+        self.store = store
+        self.items: dict[str, dict[str, Any]] = {}
+
+    async def call(self, service: str, operation: str, /, **parameters: Any) -> Any:
+        assert service == "dynamodb"
+        if operation == "batch_get_item":
+            [(table, asked)] = parameters["RequestItems"].items()
+            found = [item for key in asked["Keys"] if (item := self.items.get(str(key)))]
+            for item in found:
+                self.store.read(len(str(item)), consistent=asked["ConsistentRead"])
+            return {"Responses": {table: found}}
+        if operation == "put_item":
+            item = parameters["Item"]
+            self.store.write(len(str(item)))
+            self.items[str({"pk": item["pk"], "sk": item["sk"]})] = item
+            return {}
+        item = self.items.setdefault(str(parameters["Key"]), {})
+        if operation == "get_item":
+            self.store.read(len(str(item)), consistent=parameters.get("ConsistentRead", False))
+            return {"Item": item} if item else {}
+        assert operation == "update_item"
+        self.store.write(200)
+        names, values = parameters.get("ExpressionAttributeNames", {}), parameters["ExpressionAttributeValues"]
+        if ":me" in values:
+            if item and item["owner"] != values[":me"] and item["until"]["N"] >= values[":now"]["N"]:
+                raise ClientError({"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}, operation)
+            item |= {names["#o"]: values[":me"], names["#u"]: values[":until"]}
+        return {}
+
+
+class Watched:
+    """The watchers of replicas, one of which watches, with four weeks of every scope behind it."""
+
+    def __init__(self, replicas: list[Ledger], store: Store, now: Callable[[], float]) -> None:
+        self.aws = StateTable(store)
+        self.looked = 0
+        self._now = now
+        self._watchers = [
+            Watcher(
+                self.aws,
+                "s",
+                ledger,
+                partial(ledger.table.scopes, exactly=False),
+                lambda: MODELS,
+                lambda seen: None,
+                topic_arn="",
+                stack="s",
+                zone=UTC,
+                wall_clock=now,
+                owner=str(number),
+            )
+            for number, ledger in enumerate(replicas)
+        ]
+        self._next = [now()] * len(replicas)
+
+    def remember(self, scopes: Iterable[str], rate: Decimal) -> None:
+        """As it was for weeks."""
+        hour = int(self._now() // HOUR)
+        for scope in scopes:
+            memory = Memory(month=window_at(Span.MONTH, self._now(), UTC).name)
+            pico = int(rate * HOUR) * MEAN_PICO // SHARES[scope.partition(":")[0]]
+            memory.history.hours = {hour - back: pico + back for back in range(KEPT_HOURS)}
+            memory.history.seen_at = memory.history.began_at = self._now()
+            key = {"pk": {"S": f"BUDGET#{scope}"}, "sk": {"S": "WATCH"}}
+            self.aws.items[str(key)] = {**key, "memory": {"S": memory.to_text()}}
+
+    async def look(self) -> None:
+        """Those whose time has come."""
+        for number, watcher in enumerate(self._watchers):
+            if self._now() >= self._next[number]:
+                self.looked += await watcher.look()
+                self._next[number] = self._now() + watcher.pause
+
+
 def _size(item: Item) -> int:
     """Bytes of an item, generously: names, numbers of 15 digits, and a few bytes around each value."""
     slots = sum(len(handle) + 50 for handle in (*item.slots, *item.susp))
@@ -134,10 +241,23 @@ def _budget(scope: str, kind: str) -> int | None:
     return 10_000 * PICO_PER_USD if kind == "M" else None
 
 
-async def units_per_request(
-    seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS
-) -> tuple[Decimal, Decimal]:
-    """Write units and read units for a request of one of many keys, tenants and models, spread over many replicas."""
+class Cost(NamedTuple):
+    """Of DynamoDB, for requests."""
+
+    writes: Decimal
+    """Units for one of them."""
+    reads: Decimal
+    watcher: Decimal
+    """Dollars for a million of them that are for the watcher of the budgets."""
+
+    @property
+    def whole(self) -> Decimal:
+        """Dollars for a million of them."""
+        return self.writes * PRICES["table_writes"].usd + self.reads * PRICES["table_reads"].usd
+
+
+async def cost_per_million(seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS) -> Cost:
+    """Of requests of one of many keys, tenants and models, spread over many replicas, in their first seconds."""
     now = [1_795_000_000.0]
     store, chance = Store(), random.Random(1)
     aws = Aws("us-east-1")
@@ -146,36 +266,38 @@ async def units_per_request(
         ledger = Ledger(aws, "t", clock=lambda: now[0], wall_clock=lambda: now[0], defaults=_budget)
         ledger.table = CountingTable(store, lambda: now[0])
         replicas.append(ledger)
+    watched = Watched(replicas, store, lambda: now[0])
     payers = [Payer(f"tenant-{n % 5}", f"{n:012x}", f"model-{m}") for n in range(10) for m in range(2)]
-    number = 0
+    watched.remember({scope for payer in payers for scope in scopes_of(payer)}, rate)
+    number, watcher = 0, Decimal(0)
     for second in range(1, seconds + 1):
         now[0] += 1
         while number < second * rate:
             number += 1
             ledger, payer = chance.choice(replicas), chance.choice(payers)
-            pico = chance.randint(50, 500) * 1_000_000
+            pico = chance.randint(50, 500) * MEAN_PICO // 275
             hold = ledger.take(payer, 10 * pico, str(number)) or await ledger.reserve(payer, 10 * pico, str(number))
             ledger.settle(hold, entry(payer, number, pico))
         for ledger in replicas:
             await ledger.tick()
+        before = store.usd
+        await watched.look()
+        watcher += store.usd - before
+    assert watched.looked >= seconds / (LOOK_SECONDS + 1), "somebody watches"
     aws.close()
-    return Decimal(store.units) / number, store.read_units / number
-
-
-async def usd_per_million(seconds: int, rate: Decimal = Decimal(REQUESTS_PER_SECOND), tasks: int = REPLICAS) -> Decimal:
-    """DynamoDB dollars for a million requests."""
-    writes, reads = await units_per_request(seconds, rate, tasks)
-    return writes * PRICES["table_writes"].usd + reads * PRICES["table_reads"].usd
+    watched.aws.close()
+    return Cost(Decimal(store.units) / number, store.read_units / number, watcher * 1_000_000 / number)
 
 
 async def test_a_million_requests_cost_at_most_a_dollar_of_dynamodb() -> None:
-    cost = await usd_per_million(SECONDS)
-    assert Decimal("0.05") < cost <= MOST_USD_PER_MILLION, cost
+    cost = await cost_per_million(SECONDS)
+    assert Decimal("0.05") < cost.whole <= MOST_USD_PER_MILLION, cost
 
 
 async def test_a_million_requests_cost_at_most_a_dollar_where_they_take_a_month_to_come() -> None:
-    cost = await usd_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS)
-    assert Decimal("0.5") < cost <= MOST_USD_PER_MILLION, cost
+    cost = await cost_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS)
+    assert Decimal("0.4") < cost.whole <= MOST_USD_PER_MILLION, cost
+    assert Decimal("0.05") < cost.watcher <= MOST_USD_PER_MILLION / 4, "a month of it"
 
 
 class BusyTable(CountingTable):
@@ -209,10 +331,9 @@ def cpu_seconds() -> float:
     ledger = Ledger(Aws("us-east-1"), "t")
     store = Store()
     ledger.table = CountingTable(store, time.time)
-    models = Models(default_document())
     identity = Identity("acme", "0" * 12, "ci", "user", None, None)
     document = {"model": "fast", "input": "x" * 400, "max_output_tokens": 100}
-    plan = make_plan(RESPONSES, document, models)
+    plan = make_plan(RESPONSES, document, MODELS)
     call = Call("/v1/responses", orjson.dumps(document), identity, "req_1")
     rounds = 2_000
 
@@ -244,10 +365,12 @@ def test_an_entry_takes_about_sixty_bytes_of_a_page() -> None:
 
 def main() -> None:
     """Print the figures of docs/money.md."""
-    cost = asyncio.run(usd_per_million(SECONDS))
-    small = asyncio.run(usd_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
+    cost = asyncio.run(cost_per_million(SECONDS))
+    small = asyncio.run(cost_per_million(SMALL_SECONDS, SMALL_PER_SECOND, SMALL_TASKS))
+    tenth = asyncio.run(cost_per_million(4 * SMALL_SECONDS, SMALL_PER_SECOND / 10, SMALL_TASKS))
     sys.stdout.write(
-        f"DynamoDB: ${cost:.2f} a million requests, ${small:.2f} where they take a month; "
+        f"DynamoDB: ${cost.whole:.2f} a million requests, ${small.whole:.2f} where they take a month (the watcher of "
+        f"the budgets ${small.watcher:.2f} of it), ${tenth.whole:.2f} where they take ten; "
         f"CPU: {cpu_seconds() * 1e6:.1f} us a request\n"
     )
 

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
-from app.ledger import MONTHLY, Payer, keeper, scopes_of, service
-from app.ledger.watch import HEARTBEAT_SECONDS
-from tests.app.ledger.conftest import BUDGET, WORST, Made, entry, spend
+from app.ledger import MONTHLY, Payer, scopes_of, service
+from app.ledger.pace import LITTLE_IDLE_SECONDS
+from app.ledger.watch import EMERGENCY_SECONDS, QUIET_HEARTBEAT_SECONDS
+from tests.app.ledger.conftest import BUDGET, NOW, WORST, Made, entry, spend
 
 pytestmark = pytest.mark.process
 
@@ -75,7 +76,7 @@ async def test_an_idle_lease_gives_back_what_it_holds(make: Made, payer: Payer) 
     await ledger.set_limit(scope, MONTHLY, BUDGET, by="ada", why="a test")
     await spend(ledger, payer, 10)
     for _ in range(5):
-        clock.now += keeper.IDLE_SECONDS / 2 + HEARTBEAT_SECONDS
+        clock.now += LITTLE_IDLE_SECONDS / 2 + QUIET_HEARTBEAT_SECONDS
         await ledger.tick()
     item = await ledger.table.read(scope, "M2026-11")
     assert item is not None
@@ -92,3 +93,21 @@ async def test_memory_is_bounded_and_what_goes_beyond_is_in_the_log(
             ledger.note(entry(payer, f"n{index}", 0))
     assert ledger.book.unwritten == 3
     assert [record.__dict__["fields"]["id"] for record in caplog.records] == ["n0", "n1"]
+
+
+async def test_a_process_that_holds_no_money_says_only_once_an_hour_that_it_lives(make: Made, payer: Payer) -> None:
+    ledger, aws, clock = make()
+    boot = ledger.book.boot
+    await ledger.tick()
+    for _ in range(20):
+        clock.now += QUIET_HEARTBEAT_SECONDS
+        await ledger.tick()
+    assert aws.written == (await ledger.table.beats([boot]))[boot] == 1, "when it began"
+    await spend(ledger, payer, 10)
+    await ledger.tick()
+    assert (await ledger.table.beats([boot]))[boot] == 2, "at once when it holds some, or it would be taken for dead"
+    await ledger.tick()
+    assert (await ledger.table.lives([boot]))[boot] == (NOW, NOW + clock.now)
+    clock.now += EMERGENCY_SECONDS
+    await spend(ledger, payer, 10)
+    assert (await ledger.table.beats([boot]))[boot] == 3, "before: an audit finds the days of its calls by that"

@@ -7,13 +7,18 @@ from app.ledger.lease import Lease
 from app.ledger.pace import (
     FEW,
     FEW_PAGE_SECONDS,
+    IDLE_SECONDS,
+    LITTLE_IDLE_SECONDS,
     LITTLE_PICO,
     LITTLE_PUBLISH_SECONDS,
     PAGE_SECONDS,
     PUBLISH_SECONDS,
+    beat_seconds,
+    idle_seconds,
     page_due,
     publish_due,
 )
+from app.ledger.watch import DEAD_SECONDS, HEARTBEAT_SECONDS, QUIET_HEARTBEAT_SECONDS
 from app.prices import PICO_PER_USD
 
 
@@ -46,6 +51,21 @@ def test_a_hundredth_of_a_budget_is_said_at_once_and_nothing_never() -> None:
     assert publish_due(lease(limit // 100, limit), 1_000.0)
     assert not publish_due(lease(limit // 101, limit), 1_000.0)
     assert not publish_due(lease(0, limit), 1e9)
+
+
+def test_an_idle_lease_is_kept_for_longer_where_others_hardly_miss_it() -> None:
+    made = lease(0, 20_000)
+    made.amt, made.total, made.avail = 150, 50, 10_000
+    assert idle_seconds(made) == LITTLE_IDLE_SECONDS
+    made.amt = 151
+    assert idle_seconds(made) == IDLE_SECONDS
+    made.amt, made.avail = 150, 9_999
+    assert idle_seconds(made) == IDLE_SECONDS, "the budget is more than half used"
+
+
+def test_a_process_with_little_to_do_beats_half_as_often_and_not_too_seldom_for_those_who_watch_it() -> None:
+    assert beat_seconds(FEW) == HEARTBEAT_SECONDS
+    assert beat_seconds(FEW - 1) == QUIET_HEARTBEAT_SECONDS <= DEAD_SECONDS - 15
 
 
 def test_what_a_block_that_is_asked_for_says_is_not_said_twice() -> None:
