@@ -118,7 +118,8 @@ class ResponsesMeter(Alike):
         if kind.endswith(".delta"):
             size = _bytes(document.get("delta"))
             self.output_bytes += size
-            if size and self._tries:
+            # Not from the first text, for which the caller waits.
+            if self._tries and 0 < size < self.output_bytes:
                 self._learn(name, data, document, document, "delta")
         elif kind in self._ENDS:
             self._end(kind, document)
@@ -229,7 +230,8 @@ class ChatMeter(Alike):
 
     def _learn_from(self, name: str, data: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
         size = _bytes(delta.get("content"))
-        if size and size == _delta_bytes(delta):
+        # Not from the first text, for which the caller waits.
+        if 0 < size < self.output_bytes and size == _delta_bytes(delta):
             self._learn(name, data, chunk, delta, "content")
             self._told = chunk
 

@@ -164,12 +164,12 @@ def test_of_text_like_the_last_only_the_text_is_read(text: str, padding: dict[st
     chat, responses = ChatMeter(hides_usage=True), ResponsesMeter()
     size = len(text.encode())
     piece = sse.write(orjson.dumps(chat_chunk(text, **padding)))
-    assert not chat.more(piece)
-    assert chat.see(*event(chat_chunk("first", **padding)))
-    assert chat.more(piece)
-    assert chat.output_bytes == 5 + size
     for number, word in enumerate(("first", " second")):
+        assert not chat.more(piece)
+        assert chat.see(*event(chat_chunk(word, **padding)))
         assert responses.see(*event(response_delta(word, number=number, **padding), "response.output_text.delta"))
+    assert chat.more(piece)
+    assert chat.output_bytes == 12 + size
     for number in (2, 4, 3):  # the next, one that is too early, and the next again
         data = orjson.dumps(response_delta(text, number=number, **padding))
         assert responses.more(sse.write(data, "response.output_text.delta")) is (number != 4)
@@ -179,12 +179,33 @@ def test_of_text_like_the_last_only_the_text_is_read(text: str, padding: dict[st
 
 def test_where_other_fields_say_the_same_as_the_text_they_are_not_taken_for_it() -> None:
     meter = ChatMeter(hides_usage=True)
-    assert meter.see(*event(chat_chunk("word", system_fingerprint="word")))
+    for _ in range(2):
+        assert meter.see(*event(chat_chunk("word", system_fingerprint="word")))
     for text, name in (("word", "longer"), ("longer", "word"), ("longer", "longer")):
         piece = sse.write(orjson.dumps(chat_chunk(text, system_fingerprint=name)))
         before = meter.output_bytes
         assert meter.more(piece) or meter.see(*sse.read(piece))
         assert meter.output_bytes - before == len(text)
+
+
+def test_data_in_several_lines_is_read_whole() -> None:
+    meter = ChatMeter(hides_usage=True)
+    raw = sse.write(orjson.dumps(chat_chunk("word")))
+    for _ in range(3):
+        lines = raw.replace(b",", b",\ndata: ", 1)
+        assert not meter.more(lines)
+        assert meter.see(*sse.read(lines))
+    assert not meter.more(raw.replace(b",", b",\n", 1)), "its second line is no data"
+
+
+def test_what_the_last_event_says_of_the_answer_counts() -> None:
+    meter = ChatMeter(hides_usage=True)
+    for _ in range(2):
+        meter.see(*event(chat_chunk("word")))
+    meter.see(*event({"id": "other", "choices": []}))
+    assert meter.answer["id"] == "other"
+    assert meter.more(sse.write(orjson.dumps(chat_chunk(" more"))))
+    assert meter.answer["id"] == "chatcmpl-1"
 
 
 def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -228,7 +249,7 @@ def outcome(take: Callable[[], bool], meter: StreamMeter) -> list[Any]:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([CHAT, RESPONSES]), st.booleans(), st.sampled_from([bytes, *UNUSUAL]), st.integers(2, 9), st.data()
+    st.sampled_from([CHAT, RESPONSES]), st.booleans(), st.sampled_from([bytes, *UNUSUAL]), st.integers(2, 12), st.data()
 )
 def test_a_stream_read_the_short_way_means_what_reading_all_of_it_says(
     endpoint: Any, padded: bool, style: Callable[[bytes], bytes], events: int, data: st.DataObject
