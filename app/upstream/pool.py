@@ -27,7 +27,8 @@ NEXT_ADDRESS_SECONDS = 0.25
 """An address that does not answer has so long before the next is tried beside it (RFC 8305)."""
 KEEP_ALIVE_PROBES = 3
 
-_OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")  # Linux's and macOS's name of the same option
+_OPTIONS = [getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, name)]
+"""Linux's and macOS's name of the same option."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -135,22 +136,33 @@ class Pool:
                 self._next_turn()
 
     async def _open(self) -> Connection:
-        addresses = await self._look_up()
-        made = await start_connection(
-            addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1, socket_factory=self._socket
-        )
-        try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._freed, self._lost),
-                sock=made,
-                ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
+        addresses = self._addresses if self._loop.time() < self._addresses_until else await self._look_up()
+        tls, name = self._tls, self._host if self._tls else None
+        if len(addresses) == 1 and addresses[0][0] is socket.AF_INET:
+            # Nothing to choose from: the event loop connects by itself, for less than half of the CPU time.
+            host, port = addresses[0][4][:2]
+            transport, connection = await self._loop.create_connection(
+                self._new, host, port, family=socket.AF_INET, ssl=tls, server_hostname=name
             )
-        except BaseException:
-            made.close()
+        else:
+            made = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+            try:
+                transport, connection = await self._loop.create_connection(
+                    self._new, sock=made, ssl=tls, server_hostname=name
+                )
+            except BaseException:
+                made.close()
+                raise
+        try:
+            self._keep_alive(transport)
+        except OSError:
+            connection.close()
             raise
         self._made.add(connection)
         return connection
+
+    def _new(self) -> Connection:
+        return Connection(self._freed, self._lost)
 
     async def _look_up(self) -> Sequence[AddrInfoType]:
         loop = asyncio.get_running_loop()
@@ -203,19 +215,18 @@ class Pool:
         if self._free and self._is_open:
             self._sweeper = loop.call_at(self._free[0].free_since + IDLE_SECONDS, self._sweep)
 
-    def _socket(self, address: AddrInfoType) -> socket.socket:
-        """A socket that probes a silent peer, so that NAT keeps the flow and a dead one is noticed."""
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
+    def _keep_alive(self, transport: asyncio.BaseTransport) -> None:
+        """Probe a silent peer, so that NAT keeps the flow and a dead one is noticed. The loop has set TCP_NODELAY."""
+        made = socket.socket(fileno=transport.get_extra_info("socket").fileno())
         seconds = self._tcp_keep_alive_seconds
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for name in _OPTIONS:
-            if hasattr(socket, name):
-                made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // KEEP_ALIVE_PROBES))
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
-        return made
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name in _OPTIONS:
+                made.setsockopt(socket.IPPROTO_TCP, name, seconds)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // KEEP_ALIVE_PROBES))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
+        finally:
+            made.detach()
 
 
 class Upstream(Pool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from aiohappyeyeballs import AddrInfoType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,15 +196,42 @@ async def test_nobody_there_is_told_with_the_systems_number() -> None:
             await asyncio.wait_for(pool.post("/responses", b"{}", KEY), PATIENCE_SECONDS)
 
 
-async def test_a_connect_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object, **__: object) -> None:
-        await asyncio.Event().wait()
+def resolved_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
+    """The pool's name has these addresses."""
 
-    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 0.02)
-    monkeypatch.setattr(upstream, "start_connection", never)
-    async with Upstream("http://127.0.0.1:9/v1", connections=1, tcp_keep_alive_seconds=45) as pool:
-        with pytest.raises(UnreachableError, match="took no connection"):
-            await pool.post("/responses", b"{}", KEY)
+    def found(_host: str, port: int, *_: object, **__: object) -> list[AddrInfoType]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)) for host in hosts]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.1", "127.0.0.1"]], ids=["one", "several"])
+async def test_a_connect_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch, hosts: list[str]) -> None:
+    resolved_to(monkeypatch, *hosts)
+    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as others:
+        for _ in range(4):  # nobody accepts them, and more are not answered
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        address = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        async with Upstream(address, connections=1, tcp_keep_alive_seconds=45) as pool:
+            for _ in range(2):  # the place in the pool comes back
+                with pytest.raises(UnreachableError, match="took no connection"):
+                    await pool.post("/responses", b"{}", KEY)
+            assert not pool._made
+
+
+async def test_of_several_addresses_one_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved_to(monkeypatch, "127.0.0.2", "127.0.0.1")  # nothing listens at the first
+    async with Server(whole(b"x")).pool() as pool:
+        response = await pool.post("/responses", b"{}", KEY)
+        assert response._connection is not None
+        assert response._connection._transport is not None
+        made = response._connection._transport.get_extra_info("socket")
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert await read(response) == b"x"
 
 
 async def test_a_full_pool_lends_its_connections_in_turn() -> None:
