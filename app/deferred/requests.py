@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -157,15 +158,16 @@ class DeferredRequests:
         self._ledger = ledger
 
     async def create(self, request: Deferred, payload: bytes) -> bool:
-        """Keep a request, put it among the waiting ones and set its worst case aside; False when its id is taken.
+        """Keep a request and set its worst case aside, before it is to `wait`; False when its id is taken.
 
         Raises ApiError also as `Ledger.set_aside` does.
         """
-        await self._store.write(_payload_key(request), payload)
+        # Both before: whoever looks for what is overdue finds everything that has money set aside for it.
         due: Item = {"pk": DUE_PK, "sk": request.due_place, "expires_at": request.expires_at}
-        writes = [self._store.putting(_item(request), new=True), *map(self._store.putting, (_pointer(request), due))]
+        await asyncio.gather(self._store.write(_payload_key(request), payload), self._store.put(due))
+        record = self._store.putting(_item(request), new=True)
         try:
-            made = await self._ledger.set_aside(_places(request), request.worst_pico, writes)
+            made = await self._ledger.set_aside(_places(request), request.worst_pico, [record])
         except ApiError as error:
             if error.code == NO_ROOM:  # of any other error it is not known what came of it
                 await self._drop_payload(request)
@@ -236,15 +238,17 @@ class DeferredRequests:
         unchanged = "#status = :seen AND #job = :job AND #charged = :zero"
         given: dict[str, Value] = {"seen": seen.status, "job": seen.job, "zero": 0}
         pk, sk = pk_of(seen.tenant), sk_of(seen.id)
-        writes = [
-            self._store.changing(pk, sk, unchanged, given, {**change, "charged": 1}),
-            self._store.deleting(DUE_PK, seen.due_place),
-        ]
-        if seen.status == QUEUED:
-            writes.append(self._store.deleting(waiting_pk(seen.group), seen.place))
+        record = self._store.changing(pk, sk, unchanged, given, {**change, "charged": 1})
         # Nothing was set aside by the version before: then what it cost is charged to the windows of today.
         places = _places(seen) or await self._ledger.places(payer_of(seen))
-        return await self._ledger.use(places, seen.worst_pico, entry, writes)
+        if not await self._ledger.use(places, seen.worst_pico, entry, [record]):
+            return False
+        # What is left of them when nobody comes to this leads to nothing.
+        pointers = [(waiting_pk(seen.group), seen.place)] if seen.status == QUEUED else []
+        with contextlib.suppress(ApiError):
+            for pointer in (*pointers, (DUE_PK, seen.due_place)):
+                await self._store.delete(*pointer)
+        return True
 
     async def requeue(self, request: Deferred) -> bool:
         """Let a request in progress wait for another batch; False when it is over already."""
@@ -281,14 +285,19 @@ class DeferredRequests:
 
     async def uncharged(self, before: float) -> list[Deferred]:
         """Requests that were due before a Unix time, and of which nobody said yet what they cost."""
-        found = []
-        for pointer in await self._store.between(DUE_PK, "0", f"{int(before):013d}", MOST_OVERDUE):
-            _, tenant, name = str(pointer["sk"]).split("#")
-            request = await self.get(tenant, name)
-            if request is None or request.charged:
-                await self._store.delete(DUE_PK, str(pointer["sk"]))
-            else:
-                found.append(request)
+        found: list[Deferred] = []
+        seen: list[Item] = [{}]
+        while seen and not found:  # of those that were refused, or ended, there may be many
+            seen = await self._store.between(DUE_PK, "0", f"{int(before):013d}", MOST_OVERDUE)
+            for pointer in seen:
+                place = str(pointer["sk"])
+                _, tenant, name = place.split("#")
+                request = await self.get(tenant, name)
+                # Another call under the same idempotency key, which was not accepted, may have had another deadline.
+                if request is None or request.charged or request.due_place != place:
+                    await self._store.delete(DUE_PK, place)
+                else:
+                    found.append(request)
         return found
 
     async def _close(self, request: Deferred, status: str) -> bool:

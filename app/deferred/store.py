@@ -95,10 +95,6 @@ class Store:
             }
         }
 
-    def deleting(self, pk: str, sk: str) -> Write:
-        """`delete` as part of a transaction."""
-        return {"Delete": {"TableName": self._table, "Key": _encoded({"pk": pk, "sk": sk})}}
-
     async def delete(self, pk: str, sk: str) -> None:
         """Remove an item; doing it again is no error."""
         await self._table_call("delete_item", Key=_encoded({"pk": pk, "sk": sk}))

@@ -6,8 +6,9 @@ that keeps both together. docs/money.md says what it guarantees.
 
 from app.ledger.book import ORG, Hold, Payer, scopes_of
 from app.ledger.entries import Entry, Kept, Outcome
+from app.ledger.group import Place
 from app.ledger.limits import DAILY, MONTHLY
-from app.ledger.service import Account, Ledger, Place
+from app.ledger.service import Account, Ledger
 from app.ledger.table import Default
 
 __all__ = [

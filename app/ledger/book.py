@@ -188,10 +188,10 @@ class Book:
             lease.filed += entry.pico
         return entry
 
-    def page_of(self, entry: Entry, at: float) -> Page:
-        """A page for one entry alone, which is charged to no lease."""
+    def page_of(self, entries: tuple[Entry, ...], at: float) -> Page:
+        """A page for entries that are charged to no lease."""
         self._number += 1
-        return Page(self.boot, sequence(at, self._number), (entry,), (), ())
+        return Page(self.boot, sequence(at, self._number), entries, (), ())
 
     def page(self, at: float) -> Page | None:
         """The page to write next: the same one until it is `filed`."""

@@ -278,6 +278,11 @@ class SetAside:
 
     pico: int
 
+    def plus(self, other: SetAside | Use) -> SetAside:
+        """The same for two calls at once."""
+        assert isinstance(other, SetAside)
+        return SetAside(self.pico + other.pico)
+
     def apply(self, item: Item, now: int) -> bool:
         if item.avail < self.pico:
             return False
@@ -295,6 +300,11 @@ class Use:
 
     pico: int
     billed: int
+
+    def plus(self, other: SetAside | Use) -> Use:
+        """The same for two calls at once."""
+        assert isinstance(other, Use)
+        return Use(self.pico + other.pico, self.billed + other.billed)
 
     def apply(self, item: Item, now: int) -> bool:
         item.avail += self.pico - self.billed

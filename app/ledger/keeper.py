@@ -85,8 +85,6 @@ class Keeper:
         self._demand: dict[Lease, tuple[int, int]] = {}
         """Of calls that wait for a lease to grow: what they need together, and the least that one of them needs."""
         self._looked: dict[Lease, tuple[int, float]] = {}
-        self._turn = asyncio.Lock()
-        """Of transactions: those of one process would only hinder each other."""
         self.sweep = Sweep(self.book.boot, zone, clock=clock, wall_clock=wall_clock)
         self._beat_at = self._alive_at = clock()
         self._entries_since_beat = 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.budgets.window import Window, moment, names_anywhere
 from app.errors import ApiError
 from app.ledger.book import Hold, Payer
 from app.ledger.entries import Entry, Kept, shown
-from app.ledger.item import UNBOUNDED_PICO, Item, Op, SetAside, Use
+from app.ledger.group import Group, Piece, Place, page_time
+from app.ledger.item import UNBOUNDED_PICO, Item, SetAside, Use
 from app.ledger.keeper import KINDS, MAX_UNWRITTEN, SPANS, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import Lease, State
 from app.ledger.limits import MONTHLY
@@ -27,8 +28,6 @@ RESERVE_SECONDS = 5.0
 RETRY_SECONDS = 5
 ALIVE_SECONDS = 60.0
 MAX_TEXT = 200
-Place = tuple[str, str]
-"""A scope and the name of a window: a budget item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,9 @@ class Account:
 
 class Ledger(Keeper):
     """Reserves, settles, and tells what was spent."""
+
+    _group: Group | None = None
+    """Of transactions; nobody has one who defers nothing."""
 
     # for a request
 
@@ -144,7 +146,7 @@ class Ledger(Keeper):
         It is held by no process, until `use`. False when the writes were refused. Raises ApiError: 429
         `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when it is not known what came of it.
         """
-        refused = await self._together(places, SetAside(worst), writes)
+        refused = await self._share(Piece(places, SetAside(worst), writes))
         if refused is not None and refused.step is not None:
             place = places[refused.step]
             lease = self.book.current.get(place) or Lease(*place, "")
@@ -159,23 +161,26 @@ class Ledger(Keeper):
 
         False when the writes were refused: then it was booked before. Raises ApiError 503 `ledger_unavailable`.
         """
-        if entry is not None:
-            try:
-                page = await self.table.page_write(self.book.page_of(entry, self._wall_clock()))
-            except Exception as error:
-                raise _away() from error
-            writes = [*writes, page]
-        refused = await self._together(places, Use(worst, entry.pico if entry else 0), writes)
+        refused = await self._share(Piece(places, Use(worst, entry.pico if entry else 0), writes, entry))
         if refused is not None and refused.step is not None:
             raise _away()  # an item is gone, with the table perhaps: what was spent is not forgotten
         return refused is None
 
-    async def _together(self, places: Sequence[Place], op: Op, writes: Sequence[Write]) -> Refused | None:
+    async def _share(self, piece: Piece) -> Refused | None:
+        if self._group is None:
+            self._group = Group(self._together)
         try:
-            async with self._turn:
-                return await self.table.together([(*place, op) for place in places], writes)
+            return await self._group.run(piece)
         except Exception as error:
             raise _away() from error
+
+    async def _together(
+        self, steps: Mapping[Place, SetAside | Use], writes: Sequence[Write], entries: tuple[Entry, ...]
+    ) -> Refused | None:
+        if entries:
+            page = self.book.page_of(entries, page_time(entries, self._wall_clock()))
+            writes = [*writes, await self.table.page_write(page)]
+        return await self.table.together([(*place, op) for place, op in steps.items()], writes)
 
     # for people and programs
 

@@ -40,6 +40,8 @@ class Refused(NamedTuple):
     """The number of the step; None when it was one of the other writes."""
     item: Item | None
     """Of the step."""
+    writes: frozenset[int] = frozenset()
+    """The numbers of the writes."""
 
 
 class Default(Enum):
@@ -113,12 +115,16 @@ class LedgerTable:
         try:
             await self._unhindered("transact_write_items", TransactItems=items)
         except Exception as error:
-            for number, reason in enumerate(_reasons(error)):
-                if reason["Code"] == _REFUSED_PART:
-                    old = reason.get("Item")
-                    step = number - len(writes)
-                    return Refused(step if step >= 0 else None, parse_item(old) if step >= 0 and old else None)
-            raise
+            refused = {
+                number: reason for number, reason in enumerate(_reasons(error)) if reason["Code"] == _REFUSED_PART
+            }
+            if not refused:
+                raise
+            if first := frozenset(number for number in refused if number < len(writes)):
+                return Refused(None, None, first)
+            number = min(refused)
+            old = refused[number].get("Item")
+            return Refused(number - len(writes), parse_item(old) if old else None)
         return None
 
     def _update(self, scope: str, window: str, op: Op) -> dict[str, Any]:

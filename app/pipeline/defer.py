@@ -55,6 +55,7 @@ class Desk:
         if not await self._requests.create(request, payload):
             return request.id, await self._again(request)
         try:
+            await self._requests.wait(request)
             await self._store.send(gather_message(request), self._collect_seconds)
         except ApiError:
             if await self._requests.cancel(request):

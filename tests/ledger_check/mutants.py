@@ -10,7 +10,7 @@ from app.ledger import evidence, lease
 from app.ledger import item as items
 from app.ledger.entries import Page, day_start
 from app.ledger.evidence import Bill, Residual, Seen, Silent, Verdict
-from app.ledger.item import Bump, Close, Item, Open, Reclaim, SetAside, Slot
+from app.ledger.item import Bump, Close, Item, Open, Reclaim, SetAside, Slot, Use
 from tests.ledger_check import openai, waiting
 from tests.ledger_check.waiting import Waiting
 from tests.ledger_check.world import Replica, World
@@ -103,6 +103,10 @@ def _charged_again(request: Waiting) -> bool:
     return True
 
 
+def _one_for_all(op: Use, other: Use) -> Use:
+    return op
+
+
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "money-back-on-expiry": (items.Reclaim, "apply", _money_back),
     "settle-without-number": (items.Bump, "apply", _delta_settle),
@@ -117,6 +121,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "close-gives-back": (evidence, "_as_spent", _nothing_spent),
     "audit-leaves-no-page": (evidence, "_by_bill", _no_page),
     "nothing-set-aside": (items.SetAside, "apply", _nothing_aside),
+    "one-step-for-all-and-not-their-sum": (items.Use, "plus", _one_for_all),
     "charged-without-record": (waiting, "may_charge", _charged_again),
 }
 

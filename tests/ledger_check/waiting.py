@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.ledger.entries import Entry, Page
-from app.ledger.item import Op, SetAside, Use
+from app.ledger.group import Piece, merged
+from app.ledger.item import SetAside, Use
 
 if TYPE_CHECKING:
     from tests.ledger_check.world import Replica, World
 
 
-@dataclass
+@dataclass(eq=False)
 class Waiting:
     """The record of one."""
 
@@ -26,13 +28,26 @@ class Waiting:
 
 
 def defer(world: World, replica: Replica) -> None:
-    """One is accepted, by whichever process, if there is room; what its caller hears of it changes nothing."""
+    """Some are accepted, by whichever process, as far as there is room; what callers hear of it changes nothing."""
     chance = world.random
-    replica.requests += 1
-    worst = chance.choice([1, 5, 20, 60])
-    request = Waiting(f"def-{replica.book.boot}-{replica.requests}", chance.choice(["tenant:a", "tenant:b"]), worst)
-    if not world.lost() and _together(world, request, SetAside(worst)):
-        world.waiting.append(request)
+    requests = []
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        replica.requests += 1
+        worst, tenant = chance.choice([1, 5, 20, 60]), chance.choice(["tenant:a", "tenant:b"])
+        requests.append(Waiting(f"def-{replica.book.boot}-{replica.requests}", tenant, worst))
+    accept(world, requests)
+
+
+def accept(world: World, requests: Sequence[Waiting]) -> None:
+    """In one transaction when there is room for all of them."""
+    if world.lost():
+        return
+    if _together(world, [(request, SetAside(request.worst)) for request in requests]):
+        world.waiting += requests
+    elif len(requests) > 1:
+        half = len(requests) // 2
+        accept(world, requests[:half])
+        accept(world, requests[half:])
 
 
 def batch(world: World, replica: Replica) -> None:
@@ -46,27 +61,28 @@ def batch(world: World, replica: Replica) -> None:
         for scope in ("org", request.tenant):
             world.billed[scope] += request.billed
         world.openai.work(world.now, request.billed)
+    others = [each for each in world.waiting if each.billed is not None and chance.random() < 0.5]
     for _ in range(chance.choice([0, 1, 1, 2])):
-        charge(world, request)
+        charge(world, list(dict.fromkeys([request, *others])))
 
 
 def file_results(world: World) -> None:
     """What a worker does within minutes of a result: an audit, a day later, finds it done."""
-    for request in [each for each in world.waiting if each.billed is not None]:
-        charge(world, request)
+    charge(world, [each for each in world.waiting if each.billed is not None])
 
 
-def charge(world: World, request: Waiting) -> None:
-    """File a result; nothing happens when it is filed already."""
-    assert request.billed is not None
-    if not may_charge(request) or world.lost():
+def charge(world: World, requests: Sequence[Waiting]) -> None:
+    """File results in one transaction; those that are filed already refuse it, and it is made without them."""
+    left = [each for each in requests if may_charge(each)]
+    if not left or world.lost():
         return
-    _together(world, request, Use(request.worst, request.billed))
-    tenant = request.tenant.partition(":")[2]
-    world.keep(Page(f"w-{request.id}", "1", (entry(request.id, request.began, tenant, request.billed),), (), ()))
-    if not request.charged:
-        world.waiting.remove(request)
-    request.charged = True
+    _together(world, [(each, Use(each.worst, each.billed or 0)) for each in left])
+    entries = [entry(each.id, each.began, each.tenant.partition(":")[2], each.billed or 0) for each in left]
+    world.keep(Page(f"w-{left[0].id}", str(world.now), tuple(entries), (), ()))
+    for request in left:
+        if not request.charged:
+            world.waiting.remove(request)
+        request.charged = True
 
 
 def may_charge(request: Waiting) -> bool:
@@ -74,10 +90,12 @@ def may_charge(request: Waiting) -> bool:
     return not request.charged
 
 
-def _together(world: World, request: Waiting, op: Op) -> bool:
-    """The same step for each scope of a request, or for none of them."""
-    items = [world.table[scope] for scope in ("org", request.tenant)]
-    return all(op.apply(item.copy(), 0) for item in items) and all(op.apply(item, 0) for item in items)
+def _together(world: World, steps: Sequence[tuple[Waiting, SetAside | Use]]) -> bool:
+    """The steps of requests, one for each item, or none of them."""
+    nobody: Any = None
+    pieces = [Piece([("org", ""), (request.tenant, "")], op, (), None, nobody) for request, op in steps]
+    made = [(world.table[scope], op) for (scope, _), op in merged(pieces).items()]
+    return all(op.apply(item.copy(), 0) for item, op in made) and all(op.apply(item, 0) for item, op in made)
 
 
 def entry(name: str, began: float, tenant: str, pico: int) -> Entry:

@@ -161,3 +161,60 @@ def _state_table(cloud: CloudParts) -> None:
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
         )
+
+
+async def test_those_of_one_moment_share_their_steps_and_one_that_is_refused_takes_none_with_it(
+    make: Made, payer: Payer
+) -> None:
+    ledger, aws, _ = make()
+    places = await limited(ledger, payer)
+    assert await ledger.set_aside(places, WORST, accepted(payer, "3"))
+    before = ledger.table.writes
+    found = await asyncio.gather(
+        *(ledger.set_aside(places, WORST, accepted(payer, str(number))) for number in range(10))
+    )
+    assert found == [number != 3 for number in range(10)], "its record is there already"
+    assert ledger.table.writes - before == 2 * (10 + 4) + 2 * (9 + 4), "once with it, and once without"
+    assert await ledger.use(places, WORST, entry(payer, "9", 9), charged(payer, "9"))
+    aws.away = aws.late = True  # all of them are booked, and nobody hears of it
+    work = [ledger.use(places, WORST, entry(payer, str(n), n), charged(payer, str(n))) for n in range(5)]
+    assert {type(each) for each in await asyncio.gather(*work, return_exceptions=True)} == {ApiError}
+    aws.away = False
+    work = [ledger.use(places, WORST, entry(payer, str(n), n), charged(payer, str(n))) for n in range(10)]
+    assert await asyncio.gather(*work) == [5 <= number < 9 for number in range(10)]
+    account = await ledger.account(f"tenant:{payer.tenant}")
+    assert (account.spent, account.reserved, account.left) == (sum(range(10)), 0, BUDGET - sum(range(10)))
+    pages = [page async for page in ledger.table.pages(ledger.book.boot)]
+    assert sorted(int(each.id) for page in pages for each in page.entries) == [*range(10)]
+    assert len(pages) == 3
+
+
+async def test_as_many_of_one_moment_as_have_room_are_accepted(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    places = await limited(ledger, payer, 7 * WORST)
+    work = [ledger.set_aside(places, WORST, accepted(payer, str(number))) for number in range(20)]
+    found = await asyncio.gather(*work, return_exceptions=True)
+    assert found[:7] == [True] * 7, "in the order of their arrival"
+    assert {each.code for each in found[7:] if isinstance(each, ApiError)} == {"insufficient_quota"}
+    assert (await ledger.account(f"tenant:{payer.tenant}")).left == 0
+
+
+async def test_a_transaction_holds_no_more_than_it_may_and_nothing_twice(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    places = await limited(ledger, payer)
+    names = [str(number) for number in range(120)]
+    work = [ledger.set_aside(places, 1, accepted(payer, name)) for name in [*names, *names]]
+    found = await asyncio.gather(*work)
+    assert sorted(found[: len(names)]) == [True] * len(names)
+    assert not any(found[len(names) :])
+    assert (await ledger.account(f"tenant:{payer.tenant}")).reserved == len(names)
+
+
+async def test_what_is_filed_days_late_is_found_by_whoever_looks_at_its_day(make: Made, payer: Payer) -> None:
+    ledger, _, clock = make()
+    places = await limited(ledger, payer)
+    assert await ledger.set_aside(places, WORST, accepted(payer))
+    clock.now += 5 * 86_400
+    late = entry(payer, f"late-{payer.tenant}", 77)
+    assert await ledger.use(places, WORST, late, charged(payer))
+    assert late in [each async for page in ledger.table.day_pages("2026-11-18") for each in page.entries]
