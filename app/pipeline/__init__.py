@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
@@ -14,6 +16,7 @@ from app.ledger import Outcome
 from app.observability import trace
 from app.observability.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import record as record_step
+from app.pipeline.afterwards import Afterwards
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
 from app.pipeline.call_upstream import OpenAI
@@ -67,6 +70,7 @@ class Pipeline:
         self.desk = Desk(services)
         """For requests that may wait."""
         self._pending: set[asyncio.Task[Any]] = set()
+        self.afterwards = Afterwards(self._loop, lambda: services.metrics.count(INTERNAL_ERRORS))
         self._look_up = LookUp(services, self)
 
     def run(self, call: Call) -> Coroutine[Any, Any, Reply]:
@@ -126,12 +130,13 @@ class Pipeline:
         record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         reply = self._look_up.at_once(call, record)
         if reply is not None:
-            self.write(record)
+            record_step.write(record, self._services.metrics)
         return reply
 
     async def close(self) -> None:
         """Wait until everything that was used is settled. Call it when no call runs any more."""
         await asyncio.sleep(0)  # for what was put off until the last answer was written
+        self.afterwards.run()
         while self._pending:
             await asyncio.wait(self._pending)
 
@@ -164,8 +169,9 @@ class Pipeline:
     # for the look-up: a `Maker`
 
     def prepare(self, work: Work) -> None:
-        """Take a turn at the limits and set money aside, as far as both are there at once."""
+        """Take a turn at the limits and set money aside, as far as both are there at once, and write what is sent."""
         limiter, plan = self._services.limiter, work.plan
+        plan.write()
         seconds = self._seconds(plan)
         work.deadline = self._loop.time() + seconds
         work.turns = Turns(limiter, work.call, plan, seconds)
@@ -203,23 +209,27 @@ class Pipeline:
             return self._stream(work, answer)
         record.answered(answer)
         if answer.status == 200:
-            endpoint = work.plan.endpoint
-            document, usage = answer.document, usage_of(endpoint, answer.document)
-            cut = answer.usage_estimated and usage is not None
-            work.payment.settle(
-                None if cut else usage,
-                Outcome.CUT if cut else Outcome.OK,
-                output_bytes=usage.output_tokens * BYTES_PER_TOKEN if usage else 0,
-                tier=document.get("service_tier"),
-                served=document.get("model"),
-                upstream=answer.upstream_request_id,
-            )
             # The planned model's place is for its own answers.
-            work.complete = record.fallback_from is None and is_complete(endpoint, answer.document)
+            work.complete = record.fallback_from is None and is_complete(work.plan.endpoint, answer.document)
+            self.afterwards.add(partial(self._pay, work, answer))
         else:
             work.payment.failed(answer, unsure=False)
-        self._settle(work)
+            self._settle(work)
         return Reply(answer.status, [*answer.headers, *own_headers(record)], answer.body)
+
+    def _pay(self, work: Work, answer: Answer) -> None:
+        """Account a whole answer, which its caller has by now."""
+        document, usage = answer.document, usage_of(work.plan.endpoint, answer.document)
+        cut = answer.usage_estimated and usage is not None
+        work.payment.settle(
+            None if cut else usage,
+            Outcome.CUT if cut else Outcome.OK,
+            output_bytes=usage.output_tokens * BYTES_PER_TOKEN if usage else 0,
+            tier=document.get("service_tier"),
+            served=document.get("model"),
+            upstream=answer.upstream_request_id,
+        )
+        self._settle(work)
 
     def _settle(self, work: Work) -> None:
         """Bring every account to what the record says was used, while nobody waits."""
@@ -311,17 +321,23 @@ class Pipeline:
         return Reply(200, [*opened.headers, *own_headers(record)], body)
 
     def write(self, record: Record) -> None:
-        """The line and the counts of a record."""
+        """The line and the counts of a record, with what is still to be put into it."""
+        self.afterwards.run()
         record_step.write(record, self._services.metrics)
 
-    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def write_later(self, record: Record) -> None:
+        """The same when nobody waits for it: the request has ended just now."""
+        record.ended = time.perf_counter()
+        self.afterwards.add(partial(record_step.write, record, self._services.metrics))
+
+    def later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         """Do work that no caller waits for, and let `close` wait for it."""
         task = self._loop.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._pending.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._services.metrics.count(INTERNAL_ERRORS)

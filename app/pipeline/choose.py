@@ -29,8 +29,6 @@ class Plan:
     model: Model
     document: Mapping[str, Any]
     """The body after policy: what was checked is what is sent, so doubled names cannot hide a field."""
-    payload: bytes
-    """`document` as it is sent: without the stop sequences that are cut here."""
     stream: bool
     """The caller reads a stream."""
     streams_upstream: bool
@@ -39,8 +37,6 @@ class Plan:
     """Sequences at which the answer is cut here; empty when OpenAI does that itself or none were given."""
     hides_usage: bool
     """The usage chunk of a chat stream was asked for by us alone; the caller does not see it."""
-    input_tokens: int
-    """Estimated."""
     output_tokens: int
     """The most that may be produced, over all choices."""
     asked: Mapping[str, Any]
@@ -49,6 +45,27 @@ class Plan:
     """The document in force when the call began."""
     undegraded: Plan | None = None
     """What it would be were no budget near its end; set from the rung on that looks for kept answers to it."""
+    written: bytes | None = None
+    """`payload`, once it was needed: most often while it is found out whether the answer is kept."""
+    counted: int | None = None
+    """`input_tokens`, likewise."""
+
+    @property
+    def payload(self) -> bytes:
+        """`document` as it is sent: without the stop sequences that are cut here."""
+        return self.write() if self.written is None else self.written
+
+    def write(self) -> bytes:
+        """Make the payload, for who has the time now."""
+        self.written = orjson.dumps(_to_be_cut(self.document) if self.stop else self.document)
+        return self.written
+
+    @property
+    def input_tokens(self) -> int:
+        """Estimated."""
+        if self.counted is None:
+            self.counted = input_tokens(self.endpoint, self.document)
+        return self.counted
 
 
 def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -> Plan:
@@ -77,12 +94,10 @@ def make_plan(endpoint: Endpoint, document: Mapping[str, Any], models: Models) -
         requested_model=requested,
         model=model,
         document=changed,
-        payload=orjson.dumps(_to_be_cut(changed) if stop else changed),
         stream=stream,
         streams_upstream=stream or bool(stop),
         stop=stop,
         hides_usage=hides_usage,
-        input_tokens=input_tokens(endpoint, changed),
         output_tokens=output,
         asked=document,
         models=models,

@@ -15,6 +15,7 @@ from app.cache.store import Claim
 from app.cache.wishes import key_reused
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
+from app.pipeline.afterwards import Afterwards
 from app.pipeline.follow import JOIN, broken, follow, publish
 from app.pipeline.headers import own_headers
 from app.pipeline.lead import Lead
@@ -49,11 +50,14 @@ class Maker(Protocol):
     def produce(self, work: Work) -> Coroutine[Any, Any, Reply]:
         """Make it, prepared or not."""
 
-    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         """Do work that no caller waits for."""
 
     def write(self, record: Record) -> None:
         """End a record."""
+
+    afterwards: Afterwards
+    """For what no caller waits for."""
 
 
 class Flights:
@@ -67,6 +71,7 @@ class Flights:
         self._loop = asyncio.get_running_loop()
         self._later = maker.later
         self._write = maker.write
+        self._afterwards = maker.afterwards
         self._flights: dict[str, Flight] = {}
 
     def board(self, work: Work, place: Place, *, shared: bool = True) -> Coroutine[Any, Any, Reply]:
@@ -99,8 +104,10 @@ class Flights:
         flight, call, record = self._begin(work, place), work.call, work.record
         flight.led_by(asyncio.current_task(self._loop))
         call.on_left = partial(self._left, flight, record)
-        await self._fly(flight, work, place, shared=shared)
+        reply = await self._fly(flight, work, place, shared=shared)
         call.on_left = None
+        if reply is not None:
+            return reply
         if flight.orphaned:
             raise asyncio.CancelledError
         try:
@@ -173,24 +180,29 @@ class Flights:
             flight.lead.share()
         return Reply(200, [("content-type", sse.MEDIA_TYPE), *own_headers(record)], Reader(flight, ended))
 
-    async def _fly(self, flight: Flight, work: Work, place: Place, *, shared: bool, claim: Claim | None = None) -> None:
+    async def _fly(
+        self, flight: Flight, work: Work, place: Place, *, shared: bool, claim: Claim | None = None
+    ) -> Reply | None:
         """A flight, but for a stream that has begun; raises nothing but cancellation.
 
-        A stream that another replica asks for is followed in a task of its own, by its `claim`.
+        A reply is for the only caller there is: the flight lands as soon as that one has been answered. A stream that
+        another replica asks for is followed in a task of its own, by its `claim`.
         """
         claimed, ended = shared, True
+        reply: Reply | None = None
         try:
             if claim is None and shared:
                 claim = await self._claim(flight, work, place)
                 if place.stream and claim is not None and claim.token != flight.token:
                     claimed = ended = False
                     flight.task = self._later(self._fly(flight, work, place, shared=True, claim=claim))
-                    return
+                    return None
             if claim is not None and claim.token != flight.token and await self._settled(flight, work, place, claim):
                 claimed = False
-                return
-            ended = await self._ask(flight, work, place, shared=shared)
+                return None
+            reply = await self._ask(flight, work, place, shared=shared)
             claimed = False
+            ended = reply is None and flight.lead is None
         except ApiError as error:
             if flight.background:
                 work.record.refused(error)
@@ -203,6 +215,7 @@ class Flights:
         finally:
             if ended:
                 self._end(flight, work, place, claimed=claimed)
+        return reply
 
     async def _claim(self, flight: Flight, work: Work, place: Place) -> Claim | None:
         """What Valkey says of the question; None when it says nothing.
@@ -214,6 +227,7 @@ class Flights:
             asked = store.ask(place, flight.token, self._longest(work), anew=flight.background)
             if not work.record.rung:  # near the end of a budget nothing is taken for an answer that may be there
                 self._maker.prepare(work)
+            self._afterwards.run()
             claim = await store.claimed(place, flight.token, asked)
         except ValkeyAwayError:
             return None
@@ -224,8 +238,9 @@ class Flights:
             self._maker.take_back(work)
         return claim
 
-    async def _ask(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> bool:
-        """Ask OpenAI, share what comes, keep it when it may be kept. False = a stream, which has only begun."""
+    async def _ask(self, flight: Flight, work: Work, place: Place, *, shared: bool) -> Reply | None:
+        """Ask OpenAI, share what comes, keep it when it may be kept. None = the flight has landed, or has become a
+        stream, which has only begun."""
         reply = await self._maker.produce(work)
         if not isinstance(reply.body, bytes):
             assert isinstance(reply.body, MeteredStream)
@@ -236,24 +251,36 @@ class Flights:
             if not flight.alone:
                 flight.lead.share()
             flight.land(Landing(MISS, None, reply.headers))
-            return False
+            return None
+        good = work.complete or (place.fingerprint != "" and reply.status == 200)
+        if flight.alone and (good or not shared):
+            # Everybody else's turn is after the caller's, whose answer is written first.
+            flight.task = None
+            self._loop.call_soon(self._land, flight, work, place, reply, shared)
+            return reply
+        if shared and not good:
+            entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
+            await self._answers.release(place, flight.token, entry)  # for those who wait already
+            # Forgotten before anybody learns of it: whoever tries again must not meet the same answer.
+            self._forget(flight)
+            flight.land(Landing(MISS, entry, reply.headers, reply.status))
+        else:
+            self._land(flight, work, place, reply, shared)
+        return None
+
+    def _land(self, flight: Flight, work: Work, place: Place, reply: Reply, shared: bool) -> None:
+        """Give an answer that is good, or nobody else's, to all who wait for it, and to those who ask next."""
+        assert isinstance(reply.body, bytes)
         entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
         if shared:
-            good = work.complete or (place.fingerprint != "" and reply.status == 200)
-            await self._over(flight, place, entry, good=good)
-        # Forgotten before anybody learns of it: whoever tries again must not meet the same answer.
+            keep = partial(self._answers.store.keep, place, flight.token, entry)
+            if self._answers.hold(place, entry) and not flight.remote:
+                self._afterwards.add(keep)
+            else:
+                keep()  # nobody finds it here
         self._forget(flight)
         flight.land(Landing(MISS, entry, reply.headers, reply.status))
-        return True
-
-    async def _over(self, flight: Flight, place: Place, entry: Entry, *, good: bool) -> None:
-        """End the claim: an answer that is good is kept, any other is for those who wait already."""
-        if good:
-            self._answers.hold(place, entry)
-            # Everybody else's turn is after the caller's, whose answer is written first.
-            self._loop.call_soon(self._answers.store.keep, place, flight.token, entry)
-        else:
-            await self._answers.release(place, flight.token, entry)
+        flight.end()
 
     def _streamed(self, flight: Flight, work: Work, place: Place, shared: bool, whole: bool) -> None:
         """A stream has ended, as a `whole` or not: keep it when it may be kept."""

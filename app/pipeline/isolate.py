@@ -66,7 +66,7 @@ def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, An
         for name, instead in FORBIDDEN_FIELDS.items():
             if name in endpoint.fields and document.get(name) not in (None, False):
                 _refuse(name, instead)
-    if endpoint not in (RESPONSES, CHAT):
+    if endpoint is not RESPONSES and endpoint is not CHAT:
         return document
     _check_tools(document)
     options = document.get("prompt_cache_options")

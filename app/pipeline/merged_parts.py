@@ -50,8 +50,8 @@ def joined(plans: Sequence[Plan]) -> Plan:
         first,
         document=document,
         asked=document,
-        payload=orjson.dumps(document),
-        input_tokens=sum(plan.input_tokens for plan in plans),
+        written=None,
+        counted=sum(plan.input_tokens for plan in plans),
     )
 
 

@@ -109,6 +109,8 @@ class Record:
     """How long this one waited for the others."""
     error_code: str | None = None
     domain: Domain | None = None
+    ended: float | None = None
+    """When, by `time.perf_counter`, if that was before its line is written."""
     told: bool = False
     """The line of this request is written, or is another record's to write."""
 
@@ -183,7 +185,7 @@ def write(record: Record, counts: Metrics) -> None:
         return
     record.told = True
     phases = record.phases
-    ended = time.perf_counter()
+    ended = time.perf_counter() if record.ended is None else record.ended
     latency = ended - phases.started
     first = phases.first_token_at if record.stream else None
     first_token = None if first is None else first - phases.started

@@ -20,7 +20,6 @@ from starlette.types import Message, Receive, Scope, Send
 from app.errors import ApiError
 from app.observability import trace
 from app.pipeline import Pipeline
-from app.pipeline import record as record_step
 from app.pipeline.record import Record
 from app.services import Services
 from app.serving import health
@@ -139,7 +138,7 @@ class WebApp:
                 raise  # the server closes the connection: an answer that breaks off must not look whole
             await send_error(exchange, broken, record)
         finally:
-            record_step.write(record, self.services().metrics)
+            self.pipeline().write_later(record)
 
     def _record(self, exchange: Exchange) -> Record:
         record = Record(new_request_id(), exchange.path, method=exchange.method)

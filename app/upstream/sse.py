@@ -41,7 +41,7 @@ class Splitter:
         """The events that `piece` completes, each with its blank line; raises EventTooLargeError."""
         buffer = self.unfinished
         # As OpenAI writes them: a few whole events, most often one, which needs no copy.
-        if not buffer and b"\r" not in piece and len(piece) <= self._max:
+        if not buffer and 13 not in piece and len(piece) <= self._max:
             events = piece.split(b"\n\n")
             unfinished = events.pop()
             if len(events) == 1 and not unfinished:

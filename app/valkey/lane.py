@@ -73,8 +73,10 @@ class Lane(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any] | None, float, Refused | None, Command]] = deque()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
+        self._asked = self._asked_unsent = 0
+        """Commands for whose answers somebody waits: all of them, and those that have not left."""
         self._busy = False
-        """Several commands left together the last time, so the next may not be alone either."""
+        """Several of them left together the last time, so the next may not be alone either."""
         self._watching = False
         self._late: object = None
         self._transport: asyncio.Transport | None = None
@@ -86,11 +88,13 @@ class Lane(asyncio.Protocol):
     def send(self, command: Command, *, ahead: bool = False) -> asyncio.Future[Any]:
         """The answer to come; raises LaneFullError and OSError. An error that the server answers is a ReplyError.
 
-        `ahead`: the caller has work to do meanwhile, so on a connection that is idle this leaves before it.
+        `ahead`: the caller has work to do meanwhile, so where nobody else waits for an answer this leaves before it.
         """
         answer = self._loop.create_future()
         self._queue(command, answer, None)
-        if ahead and len(self._waiting) == 1 and not self._busy:
+        self._asked += 1
+        self._asked_unsent += 1
+        if ahead and self._asked == 1 and not self._busy:
             self._flush()
         return answer
 
@@ -136,9 +140,11 @@ class Lane(asyncio.Protocol):
                 if answer is None:
                     if failed and refused is not None:
                         refused(command, reply)
-                elif answer.done():  # nobody waits any more
                     continue
-                elif failed:
+                self._asked -= 1
+                if answer.done():  # nobody waits any more
+                    continue
+                if failed:
                     _fail(answer, reply)
                 else:
                     answer.set_result(reply)
@@ -153,7 +159,9 @@ class Lane(asyncio.Protocol):
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if not unsent:
             return  # it went ahead
-        self._busy = len(unsent) > 1
+        if self._asked_unsent:
+            self._busy = self._asked_unsent > 1
+            self._asked_unsent = 0
         if self._transport is not None:
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 

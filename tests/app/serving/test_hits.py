@@ -123,6 +123,7 @@ async def test_both_ways_give_the_same_answer_line_metrics_and_count(
         for at_once in (True, False):
             before = dict(metrics._counts)
             answer = caller.at_once(request) if at_once else await caller.answers(request, at_once=False)
+            app.pipeline().afterwards.run()
             [line] = lines(capsys)
             observed = {name: sum(each.bins.values()) for name, each in metrics._seen.items()}
             metrics._seen.clear()

@@ -116,13 +116,22 @@ async def test_a_command_goes_ahead_on_an_idle_connection_and_waits_for_the_othe
     assert len(wire.written) == 2
     shared.data_received(b":1\r\n:2\r\n:3\r\n")
     assert await asyncio.gather(*answers) == [1, 2, 3]
-    for number, at_once in enumerate((False, True)):  # several left together; then one alone, so the next does not wait
+    # Several left together; then one alone, so the next does not wait, and not for what nobody waits for either.
+    for number, at_once in enumerate((False, True)):
         written = len(wire.written)
         answer = shared.send(("GET", "d"), ahead=True)
         assert (len(wire.written) > written) is at_once
         await asyncio.sleep(0)
         shared.data_received(b":%d\r\n" % number)
         assert await answer == number
+    for name in ("one", "other"):
+        shared.post(("SET", name, "1"), lambda *_: None)
+    await asyncio.sleep(0)
+    written = len(wire.written)
+    answer = shared.send(("GET", "e"), ahead=True)
+    assert len(wire.written) == written + 1
+    shared.data_received(b"+OK\r\n+OK\r\n:9\r\n")
+    assert await answer == 9
     shared.close()
 
 
