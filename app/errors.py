@@ -105,6 +105,13 @@ class ApiError(Exception):
         self.domain = kind.domain
         self.retryable = kind.retryable
 
+    def again(self) -> ApiError:
+        """The same for somebody else, or for later: one that was raised holds on to all that those who raised it had
+        in hand, the request's body too, and whoever keeps it is held in turn, until the collector of garbage comes."""
+        made = ApiError(self.code, self.message, param=self.param, headers=self.headers)
+        made.__cause__ = self.__cause__
+        return made
+
     def body(self) -> bytes:
         """The answer's JSON: `{"error": {"message", "type", "param", "code"}}`."""
         return error_body(self.message, self.type, self.param, self.code)

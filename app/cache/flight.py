@@ -108,14 +108,14 @@ class Flight:
     def land(self, landing: Landing | ApiError) -> None:
         """Let everybody who waits go on; the first landing counts."""
         if self._landing is None:
-            self._landing = landing
+            self._landing = landing.again() if isinstance(landing, ApiError) else landing
             _wake(self._waiters)
 
     def landed(self) -> Landing | None:
         """What came of it; None while it flies. Raises the ApiError that it came to."""
         landing = self._landing
         if isinstance(landing, ApiError):
-            raise landing
+            raise landing.again()
         return landing
 
     def end(self) -> None:

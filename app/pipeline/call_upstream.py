@@ -94,7 +94,7 @@ class OpenAI:
         except TimeoutError:
             raise ApiError("upstream_timeout", "OpenAI did not answer in time; try again, or stream.") from None
         if isinstance(result, ApiError):
-            raise result
+            raise result.again()
         return plan, result
 
 
@@ -226,7 +226,7 @@ class _Line:
                 self.resilience.metrics.count(FIRST_TOKEN_TIMEOUTS)
             elif error.code == "upstream_invalid_response":
                 self.resilience.metrics.count(INVALID_ANSWERS)
-            return error
+            return error.again()
         self.unsure = error.sent
         if error.errno in _NO_DESCRIPTORS:
             # Ours and not OpenAI's fault, so no breaker hears of it.

@@ -176,9 +176,4 @@ def _fail(part: Part, error: Exception) -> None:
     """Tell one caller of an error that others may be told of as well: a raised exception has one traceback."""
     if part.answer.done():
         return
-    if isinstance(error, ApiError):
-        own: Exception = ApiError(error.code, error.message, param=error.param, headers=error.headers)
-        own.__cause__ = error.__cause__
-        part.answer.set_exception(own)
-    else:
-        part.answer.set_exception(error)
+    part.answer.set_exception(error.again() if isinstance(error, ApiError) else error)

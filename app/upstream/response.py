@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Response:
         pieces = self._pieces
         if not pieces:
             if self._error is not None:
-                raise self._error
+                raise copy(self._error)  # one that was raised holds all who did, and this object among them
             return b"" if self.complete else None
         self._pieces = []
         if self._size > HELD_BYTES and self._connection is not None:
@@ -152,7 +153,7 @@ class Response:
         if self.status:
             return None
         if self._error is not None:
-            raise self._error
+            raise copy(self._error)  # one that was raised holds all who did, and this object among them
         return self._expect()
 
     def feed(self, data: bytes) -> bool:

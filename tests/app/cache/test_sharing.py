@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from app.cache import epochs, flight
 from app.errors import ApiError
 from app.limits import Grant
 from app.models import CachePolicy
-from app.pipeline import ByteStream, Reply
+from app.pipeline import ByteStream, Call, Reply
+from app.pipeline.record import Record
 from app.settings import Settings
 from app.valkey import client
 from local.openai.server import Running, running
@@ -266,6 +269,42 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(
     for stream in (False, True):
         for index in range(3):
             await text(await fleet.ask(0, {"input": f"Who tidies up? {index}", "stream": stream}))
+    await fleet.settle()
+    assert garbage() == []
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "html"}, {"kind": "disconnect"}, {"kind": "status", "status": 500}, {"kind": "cut"}, {}]
+)
+async def test_a_request_that_fails_leaves_no_more(
+    fleet: Fleet, garbage: Callable[[], list[str]], fault: dict[str, Any]
+) -> None:
+    pipeline = fleet.pipelines[0]
+
+    async def fail(index: int, **more: object) -> str:
+        body = json.dumps({"model": "fast", "input": f"Who tidies up after a fault? {index}", **more}).encode()
+        name = f"req_{secrets.token_hex(8)}"
+        record = Record(name, "/v1/responses", fleet.identity, "POST")
+        try:
+            reply = await pipeline.run(Call("/v1/responses", body, fleet.identity, name, {}, record))
+            await text(reply)
+        except ApiError as error:
+            return error.code
+        return str(reply.status)
+
+    if fault:
+        fleet.upstream.fault(**fault, times=None)
+        said = [await fail(0), await fail(1), await fail(0, stream=True), await fail(1, stream=True)]
+    else:
+        said = [await fail(index, service_tier="nonsense") for index in range(3)]
+    assert set(said) <= {
+        "200",
+        "500",
+        "upstream_incomplete",
+        "upstream_invalid_response",
+        "upstream_unreachable",
+        "invalid_value",
+    }
     await fleet.settle()
     assert garbage() == []
 
