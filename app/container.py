@@ -25,6 +25,8 @@ CACHE_SHARE = 20  # one part in 20 of the memory is for what the process remembe
 BODY_SHARE = 16  # one part in 16 for long bodies as they came, about a quarter while they are parsed
 ANSWER_SHARE = 16  # one part in 16 for answers that are kept in the process
 MOST_ANSWER_BYTES = 24 * MIB  # what is asked often fits; the rest is a round trip away, and a process stays small
+LONG_ANSWER_SHARE = 16  # one part in 16 for answers over 1 MiB, until their callers have them
+LEAST_LONG_ANSWER_BYTES = 32 * MIB
 LEAST_BODY_BYTES = 2 * 10 * MIB  # two of the longest
 ENTRY_BYTES = 1_024  # an identity or a local bucket, with its key and its place in a dict
 DOCUMENT_MEMORY_MIB = 64  # a document being read: its text, its passages and their vectors
@@ -88,6 +90,11 @@ class Container:
     def body_bytes(self) -> int:
         """Memory for long request bodies in flight, in bytes: a body costs several times its size once it is parsed."""
         return max(LEAST_BODY_BYTES, self.memory_mib * MIB // BODY_SHARE)
+
+    @property
+    def long_answer_bytes(self) -> int:
+        """Memory for long answers that are being read or sent, in bytes, beside one of the longest."""
+        return max(LEAST_LONG_ANSWER_BYTES, self.memory_mib * MIB // LONG_ANSWER_SHARE)
 
     @property
     def identity_entries(self) -> int:

@@ -29,6 +29,7 @@ from app.pipeline.estimate import BYTES_PER_TOKEN
 from app.pipeline.fold import fold
 from app.pipeline.headers import own_headers
 from app.pipeline.isolate import isolated
+from app.pipeline.long_answers import LongAnswers
 from app.pipeline.look_up import LookUp
 from app.pipeline.merge import Merger
 from app.pipeline.messages import ByteStream, Call, Reply, Work
@@ -65,6 +66,7 @@ class Pipeline:
             settings.stack,
             resilience or Resilience(services.metrics),
             services.budgets.may_use,
+            LongAnswers(services.container.long_answer_bytes),
         )
         self._merger = Merger(self._ask_merged, services.metrics)
         self.desk = Desk(services)

@@ -10,11 +10,15 @@ from typing import Any
 import orjson
 
 from app.errors import ApiError, error_body
-from app.pipeline.endpoints import Endpoint
+from app.pipeline.endpoints import EMBEDDINGS, Endpoint
+from app.pipeline.long_answers import LONG_BYTES, LongAnswers
 from app.upstream.response import Response, UpstreamError
 
-MAX_ANSWER_BYTES = 96 * 1024 * 1024
-"""2,048 embeddings of 3,072 dimensions written as decimals are about 75 MB; nothing honest is longer."""
+OUTLINED_BYTES = 4 * 1024 * 1024
+"""A longer answer of vectors is not parsed whole: it would stop every other request, and take three times its size.
+Above all that is ever merged, and so cut into parts, or kept."""
+_VECTORS = re.compile(rb'"data"\s*:\s*\[')
+_BEFORE_VECTORS = 1024
 
 # Headers of OpenAI that mean something to its client. Those that name the organisation or the project are ours.
 _PASSED = {
@@ -50,10 +54,10 @@ class Answer:
         return str(error.get("code") or error.get("type")) if isinstance(error, dict) else None
 
 
-async def read_answer(response: Response, endpoint: Endpoint, key: str) -> Answer:
+async def read_answer(response: Response, endpoint: Endpoint, key: str, room: LongAnswers) -> Answer:
     """The whole answer behind a response; raises ApiError 502 when it is cut, too long or not what the API answers."""
     try:
-        body = await _read(response)
+        body = await _read(response, room)
     finally:
         response.release()
     return answer_of(response, body, endpoint, key)
@@ -67,7 +71,8 @@ def answer_of(response: Response, body: bytes, endpoint: Endpoint, key: str) -> 
         headers = [(name, value) for name, value in passed_headers(response.headers) if name != "content-type"]
         headers.append(("content-type", "application/json"))
         return Answer(status, headers, body, orjson.loads(body), response.header(REQUEST_ID))
-    document = _object(body)
+    document = _outline(body) if endpoint is EMBEDDINGS and len(body) > OUTLINED_BYTES else None
+    document = document or _object(body)
     if status != 200 or document is None or endpoint.answer not in document:
         raise invalid_response(response)
     return Answer(status, passed_headers(response.headers), body, document, response.header(REQUEST_ID))
@@ -103,24 +108,34 @@ def _error(status: int, body: bytes, key: str) -> bytes:
     return error_body(f"OpenAI answered {status} without saying why.", "upstream_error", None, None)
 
 
-async def _read(response: Response) -> bytes:
+async def _read(response: Response, room: LongAnswers) -> bytes:
     pieces = []
     size = 0
     try:
         while piece := await response.read():
-            size += len(piece)
-            if size > MAX_ANSWER_BYTES:
-                raise ApiError("upstream_invalid_response", f"OpenAI's answer is longer than {MAX_ANSWER_BYTES} bytes.")
             pieces.append(piece)
+            size += len(piece)
+            if size > LONG_BYTES:
+                beginning, pieces = b"".join(pieces), []
+                return await room.read(response, beginning)
     except UpstreamError:
         # The answer was made and is billed: another attempt would pay twice.
         raise ApiError("upstream_incomplete", "The connection to OpenAI was cut inside its answer.") from None
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _outline(body: bytes) -> dict[str, Any] | None:
+    """An answer without the vectors in it; None when that does not tell what they cost."""
+    found = _VECTORS.search(body, 0, _BEFORE_VECTORS)
+    if found is None:
+        return None
+    document = _object(body[: found.end()] + body[body.rfind(b"]") :])
+    return document if document is not None and isinstance(document.get("usage"), dict) else None
+
+
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body if type(body) is bytes else memoryview(body))  # orjson takes no other bytes
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None

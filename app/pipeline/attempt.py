@@ -25,6 +25,7 @@ from app.upstream.response import Response, UnreachableError, UpstreamError
 
 if TYPE_CHECKING:
     from app.pipeline.choose import Plan
+    from app.pipeline.long_answers import LongAnswers
     from app.upstream.pool import Upstream
 
 
@@ -81,7 +82,7 @@ class OpenStream:
 
 
 def attempt(
-    upstream: Upstream, key: str, plan: Plan, *, hold_seconds: float
+    upstream: Upstream, key: str, plan: Plan, *, hold_seconds: float, room: LongAnswers
 ) -> Coroutine[Any, Any, Answer | OpenStream]:
     """OpenAI's answer, success or error, to one call.
 
@@ -93,15 +94,17 @@ def attempt(
     """
     seconds = plan.model.first_token_timeout_seconds
     if seconds is None or not plan.streams_upstream:
-        return _post(upstream, key, plan)
-    return _begun(upstream, key, plan, seconds, hold_seconds)
+        return _post(upstream, key, plan, room)
+    return _begun(_post(upstream, key, plan, room), plan, seconds, hold_seconds)
 
 
-async def _begun(upstream: Upstream, key: str, plan: Plan, seconds: float, hold_seconds: float) -> Answer | OpenStream:
+async def _begun(
+    asked: Coroutine[Any, Any, Answer | OpenStream], plan: Plan, seconds: float, hold_seconds: float
+) -> Answer | OpenStream:
     by = asyncio.get_running_loop().time() + seconds
     try:
         with until(by):
-            opened = await _post(upstream, key, plan)
+            opened = await asked
             if isinstance(opened, OpenStream):
                 opened.first_token_by = by
                 await _hold(opened, hold_seconds if plan.stream else seconds)
@@ -122,7 +125,7 @@ async def _hold(opened: OpenStream, seconds: float) -> None:
         raise
 
 
-async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream:
+async def _post(upstream: Upstream, key: str, plan: Plan, room: LongAnswers) -> Answer | OpenStream:
     try:
         response = await upstream.post(plan.endpoint.path.removeprefix("/v1"), plan.payload, key)
     except UnreachableError:
@@ -136,6 +139,6 @@ async def _post(upstream: Upstream, key: str, plan: Plan) -> Answer | OpenStream
         return OpenStream(response, key, stream_meter(plan.endpoint, hides_usage=plan.hides_usage))
     body = response.whole()
     if body is None:
-        return await read_answer(response, plan.endpoint, key)
+        return await read_answer(response, plan.endpoint, key, room)
     response.release()
     return answer_of(response, body, plan.endpoint, key)

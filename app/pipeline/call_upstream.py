@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.errors import BILLING_CODES, ApiError
@@ -14,6 +14,7 @@ from app.observability.metrics import FALLBACKS, FIRST_TOKEN_TIMEOUTS, INVALID_A
 from app.pipeline.answer import Answer
 from app.pipeline.attempt import OpenStream, attempt
 from app.pipeline.choose import fallback_plans
+from app.pipeline.long_answers import MAX_ANSWER_BYTES, LongAnswers
 from app.resilience import Resilience, quota_exhausted
 from app.resilience.breaker import Entry
 from app.time_limit import until
@@ -58,6 +59,7 @@ class OpenAI:
     resilience: Resilience
     may_use: Callable[[str], bool] = lambda _model: True
     """Whether a model may answer in another's place."""
+    room: LongAnswers = field(default_factory=lambda: LongAnswers(MAX_ANSWER_BYTES))
 
     async def ask(
         self,
@@ -188,7 +190,10 @@ class _Line:
             self.phases.attempt()
             self.unsure = False
             try:
-                answer = await attempt(self.openai.upstream, self.key, plan, hold_seconds=self.openai.hold_seconds)
+                openai = self.openai
+                answer = await attempt(
+                    openai.upstream, self.key, plan, hold_seconds=openai.hold_seconds, room=openai.room
+                )
                 result: Result = self._seen(answer, ticket)
             except (UnreachableError, ApiError) as error:
                 result = self._failed(error)

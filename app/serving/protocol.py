@@ -34,6 +34,8 @@ MAX_HEAD_BYTES = 64 * 1024
 in one read with the beginning is not counted."""
 HEAD_SECONDS = 20.0
 """From the first byte of a request's head to its last."""
+LINGER_SECONDS = 30.0
+"""A caller who takes nothing of the end of an answer for so long, on a connection that is to be closed, loses it."""
 MOST_WAITING = 100
 """Requests that wait on a connection for the answer before theirs: uvicorn reads on with every answer."""
 JOINED_BYTES = 64 * 1024
@@ -92,9 +94,10 @@ class HeadWaits(asyncio.Transport):
         self.write(b"".join(list_of_data))
 
     def close(self) -> None:
-        """As the transport's: what was written is sent first."""
+        """As the transport's: what was written is sent first, for as long as the caller takes it."""
         self._flush()
         self._transport.close()
+        self._linger(math.inf)
 
     def abort(self) -> None:
         """As the transport's."""
@@ -120,6 +123,13 @@ class HeadWaits(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """As the transport's."""
         self._transport.set_write_buffer_limits(high, low)
+
+    def _linger(self, before: float) -> None:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent >= before:
+            self._transport.abort()
+        elif unsent:
+            self._loop.call_later(LINGER_SECONDS, self._linger, unsent)
 
     def _flush(self) -> None:
         held, self._held = self._held, b""

@@ -122,6 +122,7 @@ def test_more_of_anything_never_means_less(cpu: float, memory_mib: int, files: i
         "cache_bytes",
         "body_bytes",
         "answer_bytes",
+        "long_answer_bytes",
     )
     for name in derived:
         assert 0 < getattr(size, name) <= getattr(larger, name)

@@ -9,8 +9,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.serving import protocol as protocols
-from app.serving.protocol import MAX_HEAD_BYTES, MOST_WAITING
-from tests.app.serving.test_protocol import Connection, connected, request
+from app.serving.protocol import MAX_HEAD_BYTES, MOST_WAITING, HeadWaits
+from tests.app.serving.test_protocol import Connection, Wire, connected, request
 from tests.patience import PATIENCE_SECONDS
 
 PIECE = b"x" * 8_000
@@ -120,3 +120,36 @@ async def test_who_leaves_is_missed_by_the_request_that_runs_though_others_wait_
         await asyncio.sleep(0)
         writer.close()
         await asyncio.wait_for(left.wait(), PATIENCE_SECONDS)
+
+
+class Slow(Wire):
+    """To a caller who takes as much of what is unsent as the test says, each time somebody looks."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__()
+        self.unsent, self.takes, self.aborted = 1_000, takes, False
+
+    def get_write_buffer_size(self) -> int:
+        self.unsent = max(0, self.unsent - self.takes)
+        if not self.unsent:
+            self.end.set()
+        return self.unsent
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.end.set()
+
+
+@pytest.mark.parametrize(("takes", "aborted"), [(0, True), (100, False)], ids=["nothing", "some"])
+async def test_who_takes_nothing_of_an_answers_end_loses_it_and_who_takes_some_gets_all(
+    takes: int, aborted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "LINGER_SECONDS", 0.001)
+    wire = Slow(takes)
+    HeadWaits(wire).close()
+    await asyncio.wait_for(wire.end.wait(), PATIENCE_SECONDS)
+    assert wire.closed
+    assert wire.aborted is aborted
