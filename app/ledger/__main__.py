@@ -10,7 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from app.aws import Aws
+from app.aws import Aws, error_code
 from app.ledger.audit import Booked, Finding, book, broken_sums, compare, dollars_agree
 from app.ledger.auditor import Auditor, Report
 from app.ledger.bill import read_bill
@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_report(LedgerTable(aws, table), asked.day, asked.by))
         bill = read_bill(key, base_url, asked.day)
         return asyncio.run(_verify(LedgerTable(aws, table), asked.day, bill, resolve=asked.resolve_final))
+    except Exception as error:
+        sys.stderr.write(f"{asked.command} of {asked.day} came to no result: {error_code(error)}: {error}\n")
+        return 2
     finally:
         aws.close()
 

@@ -342,11 +342,8 @@ class Flights:
                 if following is None:
                     return True
                 claim = following
-        except ValkeyAwayError:
-            if flight.relay.pieces:
-                flight.relay.add(broken(work))
-                return True
-            return False
+        except (ValkeyAwayError, ApiError) as error:
+            return _broken_off(flight, work, error)
 
     def _land_kept(self, flight: Flight, work: Work, place: Place, entry: Entry) -> bool:
         found = self._answers.accept(place, entry)
@@ -372,6 +369,17 @@ class Flights:
         settings = self._services.settings
         seconds = settings.max_stream_seconds if work.plan.stream else settings.request_timeout_seconds
         return int(1000 * (seconds + CLAIM_SLACK_SECONDS))
+
+
+def _broken_off(flight: Flight, work: Work, error: ValkeyAwayError | ApiError) -> bool:
+    """Whether somebody heard a part of a stream that is not followed any more: who did is told that it is not all.
+    Else False when this replica may ask instead; raises the error that says that it may not."""
+    if flight.relay.pieces:
+        flight.relay.add(broken(work))
+        return True
+    if isinstance(error, ApiError):
+        raise error
+    return False
 
 
 def kept(record: Record, found: Found) -> Reply:

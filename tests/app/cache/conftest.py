@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from app.aws import Aws
+from app.cache import epochs
 from app.cache.answers import Answers
 from app.cache.key import canonical
 from app.cache.place import Place
@@ -16,7 +17,12 @@ from app.cache.scripts import SCRIPTS
 from app.cache.watch import fields_of
 from app.models import CachePolicy
 from app.settings import Settings
+from app.valkey import client
 from app.valkey.client import Valkey
+from local.openai.server import Running, running
+from tests.app.cache.fleet import Fleet, open_fleet
+from tests.app.conftest import CloudParts
+from tests.patience import PATIENCE_SECONDS
 
 MakeReplica = Callable[[], Awaitable[Answers]]
 POLICY = CachePolicy(60, 30)
@@ -65,3 +71,27 @@ async def make_replica(request: pytest.FixtureRequest, settings: Settings, aws: 
     for valkey, answers in made:
         await answers.watch.stop()
         await valkey.stop()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with running(speed=0.5) as simulator:  # answers take their time, so that there is something to join
+        yield simulator
+
+
+@pytest.fixture
+async def fleet(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    cloud: CloudParts,
+    upstream: Running,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Fleet]:
+    upstream.reset()
+    # After a fraction of a second a replica goes on without the store and shares nothing; here that is a busy machine.
+    monkeypatch.setattr(client, "OPERATION_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(epochs, "TRUSTED_SECONDS", PATIENCE_SECONDS)
+    if getattr(request, "param", "single") == "cluster":
+        settings = replace(settings, cache_port=request.getfixturevalue("cluster_port"), cache_mode="cluster")
+    async with open_fleet(settings, cloud, upstream, 3) as made:
+        yield made

@@ -86,3 +86,12 @@ async def open_fleet(settings: Settings, cloud: CloudParts, upstream: Running, s
 def state(reply: Reply) -> str:
     """What the cache says of an answer."""
     return dict(reply.headers)["x-prodkit-cache"]
+
+
+async def text(reply: Reply) -> bytes:
+    if isinstance(reply.body, bytes):
+        return reply.body
+    try:
+        return b"".join([piece async for piece in reply.body])
+    finally:
+        await reply.body.aclose()

@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from app.cache import epochs, flight
+from app.cache import flight
 from app.errors import ApiError
 from app.limits import Grant
 from app.models import CachePolicy
-from app.pipeline import ByteStream, Call, Reply
-from app.pipeline.record import Record
-from app.settings import Settings
-from app.valkey import client
-from local.openai.server import Running, running
-from tests.app.cache.fleet import Fleet, open_fleet, state
-from tests.app.conftest import CloudParts
+from app.pipeline import ByteStream, Reply
+from tests.app.cache.fleet import Fleet, state, text
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Running]:
-    with running(speed=0.5) as simulator:  # answers take their time, so that there is something to join
-        yield simulator
-
-
-@pytest.fixture
-async def fleet(
-    request: pytest.FixtureRequest,
-    settings: Settings,
-    cloud: CloudParts,
-    upstream: Running,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Fleet]:
-    upstream.reset()
-    # After a fraction of a second a replica goes on without the store and shares nothing; here that is a busy machine.
-    monkeypatch.setattr(client, "OPERATION_SECONDS", PATIENCE_SECONDS)
-    monkeypatch.setattr(epochs, "TRUSTED_SECONDS", PATIENCE_SECONDS)
-    if getattr(request, "param", "single") == "cluster":
-        settings = replace(settings, cache_port=request.getfixturevalue("cluster_port"), cache_mode="cluster")
-    async with open_fleet(settings, cloud, upstream, 3) as made:
-        yield made
-
-
-async def text(reply: Reply) -> bytes:
-    if isinstance(reply.body, bytes):
-        return reply.body
-    try:
-        return b"".join([piece async for piece in reply.body])
-    finally:
-        await reply.body.aclose()
 
 
 @pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
@@ -269,42 +229,6 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(
     for stream in (False, True):
         for index in range(3):
             await text(await fleet.ask(0, {"input": f"Who tidies up? {index}", "stream": stream}))
-    await fleet.settle()
-    assert garbage() == []
-
-
-@pytest.mark.parametrize(
-    "fault", [{"kind": "html"}, {"kind": "disconnect"}, {"kind": "status", "status": 500}, {"kind": "cut"}, {}]
-)
-async def test_a_request_that_fails_leaves_no_more(
-    fleet: Fleet, garbage: Callable[[], list[str]], fault: dict[str, Any]
-) -> None:
-    pipeline = fleet.pipelines[0]
-
-    async def fail(index: int, **more: object) -> str:
-        body = json.dumps({"model": "fast", "input": f"Who tidies up after a fault? {index}", **more}).encode()
-        name = f"req_{secrets.token_hex(8)}"
-        record = Record(name, "/v1/responses", fleet.identity, "POST")
-        try:
-            reply = await pipeline.run(Call("/v1/responses", body, fleet.identity, name, {}, record))
-            await text(reply)
-        except ApiError as error:
-            return error.code
-        return str(reply.status)
-
-    if fault:
-        fleet.upstream.fault(**fault, times=None)
-        said = [await fail(0), await fail(1), await fail(0, stream=True), await fail(1, stream=True)]
-    else:
-        said = [await fail(index, service_tier="nonsense") for index in range(3)]
-    assert set(said) <= {
-        "200",
-        "500",
-        "upstream_incomplete",
-        "upstream_invalid_response",
-        "upstream_unreachable",
-        "invalid_value",
-    }
     await fleet.settle()
     assert garbage() == []
 

@@ -205,6 +205,27 @@ def test_the_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> 
     assert "verify" in capsys.readouterr().out
 
 
+def test_what_cannot_be_asked_is_no_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {
+        "PRODKIT_LEDGER_TABLE": "ledger",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "PRODKIT_OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "OPENAI_ADMIN_KEY": "admin",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert command.main(["verify", "--day", "2026-11-22"]) == 2
+    assert command.main(["report", "--day", "2026-11-22"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("verify of 2026-11-22 came to no result: APIConnectionError: ")
+    assert told[1].startswith("report of 2026-11-22 came to no result: EndpointConnectionError: ")
+
+
 def test_a_command_without_its_settings_names_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
