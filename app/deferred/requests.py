@@ -85,6 +85,8 @@ class Deferred:
     """The budget items where it is set aside and charged: those of the windows that accepted it."""
     hidden: int = 0
     """1 once its caller deleted it; it is kept for its cost."""
+    aside_day: str = ""
+    """On which it was set aside, as the ledger names it; nothing when a version before this one did."""
     copy: str = ""
     """Of the payload: which one is its own, of those that calls under the same idempotency key brought."""
 
@@ -167,7 +169,7 @@ class DeferredRequests:
         await asyncio.gather(self._store.write(_payload_key(request), payload), self._store.put(due))
         record = self._store.putting(_item(request), new=True)
         try:
-            made = await self._ledger.set_aside(_places(request), request.worst_pico, [record])
+            made = await self._ledger.set_aside(_places(request), request.worst_pico, [record], request.aside_day)
         except ApiError as error:
             if error.code == NO_ROOM:  # of any other error it is not known what came of it
                 await self._drop_payload(request)
@@ -241,7 +243,7 @@ class DeferredRequests:
         record = self._store.changing(pk, sk, unchanged, given, {**change, "charged": 1})
         # Nothing was set aside by the version before: then what it cost is charged to the windows of today.
         places = _places(seen) or await self._ledger.places(payer_of(seen))
-        if not await self._ledger.use(places, seen.worst_pico, entry, [record]):
+        if not await self._ledger.use(places, seen.worst_pico, entry, [record], seen.aside_day):
             return False
         # What is left of them when nobody comes to this leads to nothing.
         pointers = [(waiting_pk(seen.group), seen.place)] if seen.status == QUEUED else []

@@ -179,7 +179,8 @@ class Results:
         if unknown:
             # A token is at least a byte.
             most = replace(NOTHING, input_tokens=request.size, output_tokens=request.most_output)
-            entry = self._entry(told, most, "", time.time(), estimated=True)
+            # It was billed by then, if at all, however late it is given up.
+            entry = self._entry(told, most, "", float(min(now, request.due_at)), estimated=True)
         if not await self._requests.give_up(request, told, entry):
             return False
         fields = {"deferred": request.id, "tenant": request.tenant, "job": request.job, "reason": code}

@@ -59,5 +59,7 @@ def _bill_reader(aws: Aws, settings: SettlingSettings) -> ReadBill | None:
 def _say(report: Report) -> None:
     for problem in report.problems:
         log.error("suspense is not settled: %s", problem)
-    fields = {"settled": report.settled, "assumed": report.assumed, "waiting": report.waiting}
+    fields: dict[str, int | str] = {"settled": report.settled, "assumed": report.assumed, "waiting": report.waiting}
+    if report.unresolved:
+        fields["unresolved_pico"] = str(report.unresolved)
     log.info("suspense is looked at", extra={"fields": fields})

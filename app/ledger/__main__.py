@@ -15,7 +15,7 @@ from app.ledger.audit import Booked, Finding, book, broken_sums, compare, dollar
 from app.ledger.auditor import Auditor, Report
 from app.ledger.bill import read_bill
 from app.ledger.entries import WITHOUT_ATTEMPT, total
-from app.ledger.evidence import AUDIT, Bill, Residual, Silent, judge, silent_boots
+from app.ledger.evidence import AUDIT, Bill, Residual, Silent, judge, silent_boots, unresolved
 from app.ledger.evidence import residual as residual_of
 from app.ledger.item import Item
 from app.ledger.table import LedgerTable
@@ -24,6 +24,7 @@ from app.settings import Reader, SettingsError, address
 
 KEY_VARIABLE = "OPENAI_ADMIN_KEY"
 ESTIMATES = "of what was billed beyond the exact entries of their models the bill does not say what was whose"
+WAITING = "what OpenAI billed for those is in no entry"
 SUSPENSE = (
     "the job settle-suspense settles it, by itself in a stack with rotationDays; in any other --resolve-final does, "
     "once the bill of this day is final, or it ends with its window (docs/money.md)"
@@ -117,7 +118,8 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
         book(sums, page.entries)
         count, mine = count + len(page.entries), mine + total(page.entries)
         filed += total(page.entries) if page.boot.startswith(AUDIT) else 0
-    suspended = any(item.susp for item in items.values())
+    waiting = unresolved({(scope, window): item for scope, item in items.items()}, day)
+    suspended = any(item.susp for item in items.values()) or waiting > 0
     findings = compare(sums, bill.tokens, bill.pico, suspended)
     missing = residual_of(findings, filed)
     # What an audit filed has dollars and no tokens: it explains those of the calls that nobody wrote down.
@@ -132,6 +134,9 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
         if min(finding.unexplained) < 0 or (max(finding.unexplained) > 0 and not settled):
             problems.append(f"{finding.model}: {finding.unexplained} tokens are unexplained")
     residual = sum(finding.corrected_pico for finding in findings)
+    if resolve and waiting and residual > 0:
+        problems.append(f"{usd(residual)} may be of batches of this day that are not filed: resolve once they are")
+        resolve = False
     if resolve:
         await _resolve(table, window, items, residual, day)
     theirs_pico = sum(bill.pico.values())
@@ -146,12 +151,12 @@ async def _verify(table: LedgerTable, day: str, bill: Bill, *, resolve: bool) ->
         f"{day}: {count} entries, {usd(mine)}; OpenAI billed {usd(theirs_pico)}; {len(problems)} unexplained; "
         f"suspense {'resolved' if resolve else usd(left)}\n"
     )
-    for note in _notes(findings, filed, 0 if resolve else left):
+    for note in _notes(findings, filed, 0 if resolve else left, waiting):
         sys.stdout.write(f"{note}\n")
     return 1 if problems else 0
 
 
-def _notes(findings: Sequence[Finding], filed: int, left: int) -> list[str]:
+def _notes(findings: Sequence[Finding], filed: int, left: int, waiting: int) -> list[str]:
     """What the comparison cannot say and how much that is at most, and what becomes of suspense."""
     with_tokens = [finding for finding in findings if any(finding.booked.estimated)]
     estimated = sum(finding.booked.estimated_pico for finding in with_tokens)
@@ -161,6 +166,7 @@ def _notes(findings: Sequence[Finding], filed: int, left: int) -> list[str]:
     return [
         *([f"{said}; they may hide a loss of at most {usd(hidden)}: {ESTIMATES}"] if with_tokens else []),
         *([f"{usd(filed)} of the entries are of audits, for calls that nobody wrote down"] if filed else []),
+        *([f"{usd(waiting)} is set aside for requests of batches that nobody has filed: {WAITING}"] if waiting else []),
         *([f"suspense is what replicas held that died: {SUSPENSE}"] if left else []),
     ]
 

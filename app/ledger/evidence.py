@@ -15,6 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from app.ledger.audit import Finding, Tokens, share_out
+from app.ledger.book import ORG
 from app.ledger.entries import DAY_SECONDS, Entry, Outcome, Page, day_after, day_of, day_start, sequence
 from app.ledger.item import Item, Resolve, Slot
 from app.ledger.watch import boot_of
@@ -29,6 +30,8 @@ MARGIN_SECONDS = 3 * HOUR_SECONDS
 stream, an hour to spare."""
 CLOSE_SECONDS = 7 * DAY_SECONDS
 """So long after the end of its window, a lease without evidence counts as spent."""
+BATCH_DAYS = 3
+"""A batch is over, and billed, a day after its requests were accepted, with minutes on both sides."""
 ALWAYS = frozenset({"org", "tenant"})
 """Kinds of scopes that every call is charged to: who has no lease of one has no call that is not written down."""
 AUDIT = "audit."
@@ -74,6 +77,24 @@ def looked(before: Seen | None, bill: Bill, now: float) -> Seen:
     if before is None or before.bill != bill:
         return Seen(bill, now)
     return before._replace(final=before.final or now - before.since >= AGREE_SECONDS)
+
+
+def aside_day(at: float) -> str:
+    """The UTC day of a moment, as items name what was set aside on it."""
+    return day_of(at)[5:].replace("-", "")
+
+
+def unresolved(items: Mapping[tuple[str, str], Item], day: str) -> int:
+    """What is set aside for requests that a batch may have answered on a UTC day, and nobody has filed.
+
+    OpenAI may have billed so much of what no entry says: that is no loss, until a worker says what became of it.
+    """
+    accepted = {aside_day(day_start(day) - back * DAY_SECONDS) for back in range(BATCH_DAYS)}
+    return sum(
+        min(item.aside, sum(max(0, pico) for at, pico in item.asides.items() if at in accepted))
+        for (scope, _), item in items.items()
+        if scope == ORG
+    )
 
 
 @dataclass(frozen=True, slots=True)

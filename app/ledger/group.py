@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from app.ledger.book import ORG
 from app.ledger.entries import Entry, day_after, day_of
 from app.ledger.item import SetAside, Use
+from app.ledger.limits import MONTHLY
 from app.ledger.table import Refused, Write
 
 LINGER_SECONDS = 0.03
@@ -92,7 +94,7 @@ class Group:
                 len(keys) + len(piece.writes) + len(all_places) < MOST_WRITES  # and a page
                 and len(all_days) <= 1
                 and keys.isdisjoint(piece.keys)
-                and (not taken or type(piece.op) is type(taken[0].op))
+                and (not taken or (type(piece.op), piece.op.day) == (type(taken[0].op), taken[0].op.day))
             )
             if fits:
                 taken.append(piece)
@@ -127,8 +129,10 @@ def merged(pieces: Sequence[Piece]) -> dict[Place, SetAside | Use]:
     """One step for each item, for all of them together."""
     steps: dict[Place, SetAside | Use] = {}
     for piece in pieces:
+        others = replace(piece.op, day="")
         for place in piece.places:
-            steps[place] = piece.op.plus(steps[place]) if place in steps else piece.op
+            op = piece.op if place[0] == ORG and place[1][0] == MONTHLY else others
+            steps[place] = op.plus(steps[place]) if place in steps else op
     return steps
 
 

@@ -7,7 +7,7 @@ side by side. A step that is sent twice, late or after its holder died changes n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,10 @@ UNBOUNDED_PICO = 10**24
 """Limit of a scope without a budget, a trillion dollars: the same steps count its spend exactly and refuse nothing."""
 TOMB_SECONDS = 3_600
 """A late copy of an `open` is refused for so long; no client or network keeps one for minutes."""
+
+
+ASIDE_OF = "a"
+"""Before a day, in the name of an attribute."""
 
 
 class Slot(NamedTuple):
@@ -39,11 +43,13 @@ class Item:
     tomb: dict[str, int] = field(default_factory=dict)
     aside: int = 0
     """Set aside for requests that wait for a batch: each one's own record says how much of it is whose."""
+    asides: dict[str, int] = field(default_factory=dict)
+    """Of it, what those have that were accepted on a UTC day, such as `1122`: in the organisation's item alone."""
 
     def copy(self) -> Item:
         """A picture that later steps do not change."""
         maps = (dict(self.slots), dict(self.susp), dict(self.tomb))
-        return Item(self.limit, self.avail, self.spent, self.ver, *maps, self.aside)
+        return Item(self.limit, self.avail, self.spent, self.ver, *maps, self.aside, dict(self.asides))
 
     @property
     def used(self) -> int:
@@ -277,21 +283,27 @@ class SetAside:
     """
 
     pico: int
+    day: str = ""
+    """On which it was accepted, as `Item.asides` has it; nothing where that is not kept."""
 
     def plus(self, other: SetAside | Use) -> SetAside:
-        """The same for two calls at once."""
+        """The same for two calls of a day at once."""
         assert isinstance(other, SetAside)
-        return SetAside(self.pico + other.pico)
+        return replace(self, pico=self.pico + other.pico)
 
     def apply(self, item: Item, now: int) -> bool:
         if item.avail < self.pico:
             return False
         item.avail -= self.pico
         item.aside += self.pico
+        if self.day:
+            item.asides[self.day] = item.asides.get(self.day, 0) + self.pico
         return True
 
     def update(self, now: int) -> Update:
-        return Update("SET avail = avail - :pico ADD aside :pico", "avail >= :pico", {}, {":pico": self.pico})
+        names = {"#d": f"{ASIDE_OF}{self.day}"} if self.day else {}
+        change = f"SET avail = avail - :pico ADD aside :pico{', #d :pico' if names else ''}"
+        return Update(change, "avail >= :pico", names, {":pico": self.pico})
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,22 +312,27 @@ class Use:
 
     pico: int
     billed: int
+    day: str = ""
+    """The same as it was set aside with."""
 
     def plus(self, other: SetAside | Use) -> Use:
-        """The same for two calls at once."""
+        """The same for two calls of a day at once."""
         assert isinstance(other, Use)
-        return Use(self.pico + other.pico, self.billed + other.billed)
+        return replace(self, pico=self.pico + other.pico, billed=self.billed + other.billed)
 
     def apply(self, item: Item, now: int) -> bool:
         item.avail += self.pico - self.billed
         item.spent += self.billed
         item.aside -= self.pico
+        if self.day:
+            item.asides[self.day] = item.asides.get(self.day, 0) - self.pico
         return True
 
     def update(self, now: int) -> Update:
+        names = {"#d": f"{ASIDE_OF}{self.day}"} if self.day else {}
         return Update(
-            "SET avail = avail + :back, spent = spent + :billed ADD aside :less",
+            f"SET avail = avail + :back, spent = spent + :billed ADD aside :less{', #d :less' if names else ''}",
             "attribute_exists(pk)",
-            {},
+            names,
             {":back": self.pico - self.billed, ":billed": self.billed, ":less": -self.pico},
         )

@@ -140,13 +140,14 @@ class Ledger(Keeper):
         except Exception as error:
             raise _away() from error
 
-    async def set_aside(self, places: Sequence[Place], worst: int, writes: Sequence[Write]) -> bool:
+    async def set_aside(self, places: Sequence[Place], worst: int, writes: Sequence[Write], day: str = "") -> bool:
         """Keep the worst case of a call that is made later, together with `writes`: all of it or nothing.
 
-        It is held by no process, until `use`. False when the writes were refused. Raises ApiError: 429
-        `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when it is not known what came of it.
+        It is held by no process, until `use` with the same `day` (evidence.aside_day of now). False when the writes
+        were refused. Raises ApiError: 429 `insufficient_quota` when a budget has no room, 503 `ledger_unavailable` when
+        it is not known what came of it.
         """
-        refused = await self._share(Piece(places, SetAside(worst), writes))
+        refused = await self._share(Piece(places, SetAside(worst, day), writes))
         if refused is not None and refused.step is not None:
             place = places[refused.step]
             lease = self.book.current.get(place) or Lease(*place, "")
@@ -156,12 +157,14 @@ class Ledger(Keeper):
             raise self._refusal(lease)
         return refused is None
 
-    async def use(self, places: Sequence[Place], worst: int, entry: Entry | None, writes: Sequence[Write]) -> bool:
+    async def use(
+        self, places: Sequence[Place], worst: int, entry: Entry | None, writes: Sequence[Write], day: str = ""
+    ) -> bool:
         """Book what a call cost (None: it was not made) in place of what was set aside for it, together with `writes`.
 
         False when the writes were refused: then it was booked before. Raises ApiError 503 `ledger_unavailable`.
         """
-        refused = await self._share(Piece(places, Use(worst, entry.pico if entry else 0), writes, entry))
+        refused = await self._share(Piece(places, Use(worst, entry.pico if entry else 0, day), writes, entry))
         if refused is not None and refused.step is not None:
             raise _away()  # an item is gone, with the table perhaps: what was spent is not forgotten
         return refused is None

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
+from app.ledger.attributes import item_attributes, parse_item, value_of
 from app.ledger.entries import Page, day_after, pack, unpack
 from app.ledger.evidence import Seen, dump_seen, parse_seen
-from app.ledger.item import Item, Op, Slot
+from app.ledger.item import Item, Op
 
 _REFUSED, _REFUSED_PART = "ConditionalCheckFailedException", "ConditionalCheckFailed"
 _CONFLICTS = frozenset({"TransactionConflictException", "TransactionConflict"})
@@ -140,7 +141,7 @@ class LedgerTable:
         if update.names:
             parameters["ExpressionAttributeNames"] = update.names
         if update.values:
-            parameters["ExpressionAttributeValues"] = {name: _value(value) for name, value in update.values.items()}
+            parameters["ExpressionAttributeValues"] = {name: value_of(value) for name, value in update.values.items()}
         return parameters
 
     async def _unhindered(self, operation: str, **parameters: Any) -> Any:
@@ -350,34 +351,6 @@ class LedgerTable:
         return await self._aws.call("dynamodb", operation, TableName=self._table, **parameters)
 
 
-def parse_item(attributes: dict[str, Any]) -> Item:
-    """An item out of DynamoDB's attributes."""
-    return Item(
-        limit=_number(attributes, "limit"),
-        avail=_number(attributes, "avail"),
-        spent=_number(attributes, "spent"),
-        ver=_number(attributes, "ver"),
-        slots={name: _slot(value["M"]) for name, value in attributes.get("slots", {"M": {}})["M"].items()},
-        susp={name: _slot(value["M"]) for name, value in attributes.get("susp", {"M": {}})["M"].items()},
-        tomb={name: int(value["N"]) for name, value in attributes.get("tomb", {"M": {}})["M"].items()},
-        aside=_number(attributes, "aside"),
-    )
-
-
-def item_attributes(item: Item) -> dict[str, Any]:
-    """DynamoDB's attributes of an item, without its key."""
-    return {
-        "limit": _value(item.limit),
-        "avail": _value(item.avail),
-        "spent": _value(item.spent),
-        "ver": _value(item.ver),
-        "slots": {"M": {name: _value(slot) for name, slot in item.slots.items()}},
-        "susp": {"M": {name: _value(slot) for name, slot in item.susp.items()}},
-        "tomb": {"M": {name: _value(at) for name, at in item.tomb.items()}},
-        "aside": _value(item.aside),
-    }
-
-
 def in_turns(coroutines: Iterable[Any], at_once: int) -> asyncio.Future[list[Any]]:
     """Gather with at most so many running; exceptions are results."""
     turns = asyncio.Semaphore(at_once)
@@ -396,17 +369,3 @@ def _reasons(error: BaseException) -> list[dict[str, Any]]:
 
 def _key(pk: str, sk: str) -> dict[str, Any]:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
-
-
-def _number(attributes: dict[str, Any], name: str) -> int:
-    return int(attributes[name]["N"]) if name in attributes else 0
-
-
-def _slot(attributes: dict[str, Any]) -> Slot:
-    return Slot(*(int(attributes[name]["N"]) for name in Slot._fields))
-
-
-def _value(value: int | Slot) -> dict[str, Any]:
-    if isinstance(value, Slot):
-        return {"M": {name: {"N": str(number)} for name, number in value._asdict().items()}}
-    return {"N": str(value)}

@@ -18,6 +18,7 @@ from app.deferred.queue import gather_message
 from app.deferred.requests import EXPIRED, ID, QUEUED, Deferred, DeferredRequests, payer_of, places_text, to_json
 from app.deferred.store import store_of
 from app.errors import ApiError
+from app.ledger.evidence import aside_day
 from app.observability.metrics import DEFERRED_ACCEPTED, DEFERRED_OVERDUE
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES
 from app.pipeline.estimate import BYTES_PER_TOKEN
@@ -138,6 +139,7 @@ def _deferred(call: Call, plan: Plan, seconds: int) -> tuple[Deferred, bytes]:
         status=QUEUED,
         worst_pico=worst,
         most_output=plan.output_tokens,
+        aside_day=aside_day(now),
         copy=os.urandom(4).hex(),
     )
     return request, payload

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from app.ledger import evidence, lease
+from app.ledger import auditor, evidence, lease
 from app.ledger import item as items
 from app.ledger.entries import Page, day_start
 from app.ledger.evidence import Bill, Residual, Seen, Silent, Verdict
@@ -103,6 +103,10 @@ def _charged_again(request: Waiting) -> bool:
     return True
 
 
+def _nothing_unresolved(items: object, day: str) -> int:
+    return 0
+
+
 def _one_for_all(op: Use, other: Use) -> Use:
     return op
 
@@ -121,6 +125,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "close-gives-back": (evidence, "_as_spent", _nothing_spent),
     "audit-leaves-no-page": (evidence, "_by_bill", _no_page),
     "nothing-set-aside": (items.SetAside, "apply", _nothing_aside),
+    "a-batch-is-taken-for-a-loss": (auditor, "unresolved", _nothing_unresolved),
     "one-step-for-all-and-not-their-sum": (items.Use, "plus", _one_for_all),
     "charged-without-record": (waiting, "may_charge", _charged_again),
 }

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 
+from app.ledger import auditor
 from app.ledger.audit import Booked, Tokens, book, charge, compare
 from app.ledger.entries import DAY_SECONDS, Page, day_of, day_start
 from app.ledger.evidence import (
@@ -90,6 +91,7 @@ class Audits:
                 seen = self._kept[day] = looked(self._kept.get(day), self._openai.bill(day, now), now)
                 if seen.final:
                     residuals[day] = _residual(day, seen.bill, pages)
+        residuals = auditor.pending(residuals, items, auditor.Report())
         found = judge(silents, residuals, ends, now, complete=all_seen(items, lives, now))
         self.assumed = self.assumed or any(verdict.assumed for verdict in found)
         self.shared = self.shared or any(verdict.pages for verdict in found if now >= min(ends.values()))

@@ -78,6 +78,8 @@ class World:
         self.late: list[tuple[float, str, Op]] = []
         self.billed = dict.fromkeys(SCOPES, 0)
         self.waiting: list[Waiting] = []
+        self.worker_back = 0.0
+        """Until then no worker says what became of batches."""
         self.quiet = False
         self.churn = chance.choice([0.05, 0.5])
         """How often a lease is given back."""
@@ -326,6 +328,8 @@ class World:
         chance = self.random
         if chance.random() < 0.005:
             self.rest()
+        if chance.random() < 0.01:
+            self.worker_back = self.now + chance.choice([HOUR, 100_000.0, 400_000.0])
         self.now += chance.choice([0.1, 1.0, 5.0, 20.0])
         self.deliver()
         awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
@@ -344,6 +348,8 @@ class World:
         """No more requests, no more faults: everything comes to rest, and everything is judged."""
         self.quiet = True
         self.now += 10 * COPY_SECONDS
+        self.now += 2 * DAY_SECONDS if self.waiting else 0
+        self.worker_back = 0.0
         for _, scope, op in sorted(self.late, key=lambda each: each[0]):
             op.apply(self.table[scope], int(self.now))
         self.late.clear()

@@ -84,6 +84,13 @@ async def test_what_waits_counts_against_the_budget_and_what_was_billed_is_withi
     await yard.send(HELLO)  # what was not used may be spent again
 
 
+async def unresolved(yard: Yard) -> dict[str, int]:
+    """What the organisation has aside, by the day of its acceptance."""
+    item = await yard.services.ledger.table.read("org", f"M{time.strftime('%Y-%m', time.gmtime())}")
+    assert item is not None
+    return item.asides
+
+
 class Units:
     """Write units of DynamoDB, for items of up to a kilobyte each: all that is written for requests that wait."""
 
@@ -113,6 +120,7 @@ async def test_requests_of_one_moment_share_the_writes_of_their_budgets(
 ) -> None:
     first = await yard.send(HELLO)
     await yard.work(yard.over(first["id"]))
+    before = await unresolved(yard)
     units = Units(yard, monkeypatch)
     accepted = await yard.send(HELLO)
     assert units.taken() == {"money and records": 2 * (1 + 4), "pointers": 2}
@@ -123,6 +131,7 @@ async def test_requests_of_one_moment_share_the_writes_of_their_budgets(
     many = 32
     sent = await asyncio.gather(*(yard.send({**HELLO, "input": f"part {at}"}) for at in range(many)))
     begun = units.taken()
+    assert sum((await unresolved(yard)).values()) > sum(before.values())
     await yard.work(yard.over(*(one["id"] for one in sent)))
     ended = units.taken()
     for what in (begun, ended):
@@ -135,6 +144,7 @@ async def test_requests_of_one_moment_share_the_writes_of_their_budgets(
         )
     assert whole <= 13
     assert await nothing_waits(yard)
+    assert await unresolved(yard) == before, "each day has back what was set aside on it"
     spent = sum(each.pico for each in await entries(yard))
     assert (await account(yard)).spent == spent
     assert len(await entries(yard)) == many + 2

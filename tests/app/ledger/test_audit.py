@@ -13,7 +13,7 @@ from app.ledger import Entry, Ledger, Payer
 from app.ledger import __main__ as command
 from app.ledger.audit import CLOSE_PICO, Booked, Tokens, book, broken_sums, compare, dollars_agree, share_out
 from app.ledger.entries import Kept, Outcome, Page, sequence, total
-from app.ledger.evidence import Bill
+from app.ledger.evidence import Bill, aside_day
 from app.ledger.item import Item, Reclaim, Slot
 from app.prices import PICO_PER_USD
 from tests.app.conftest import CloudParts
@@ -137,6 +137,22 @@ def test_estimates_hide_at_most_what_was_billed_beyond_the_exact_entries(tokens:
     bill = Bill({"m": Tokens(tokens, tokens), "n": Tokens(9, 9)}, {"m": pico, "n": 9})
     estimated, exact = compare(sums, bill.tokens, bill.pico, suspense=False)
     assert (estimated.hides_pico, exact.hides_pico) == (hidden, 0), "what has no estimate is unexplained instead"
+
+
+@pytest.mark.process
+async def test_verify_takes_a_batch_that_is_not_filed_for_no_loss_and_settles_nothing_by_it(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(aws, aws.table, wall_clock=lambda: NOW)
+    places = await ledger.places(Payer("t", "k", "m"))
+    assert await ledger.set_aside(places, PICO_PER_USD, [], aside_day(NOW))
+    bill = Bill({"m": Tokens(10, 10)}, {"m": PICO_PER_USD // 2})
+    assert await command._verify(ledger.table, DAY, bill, resolve=False) == 0
+    assert "$1.00 is set aside for requests of batches that nobody has filed" in capsys.readouterr().out
+    assert await command._verify(ledger.table, DAY, bill, resolve=True) == 1
+    assert "UNEXPLAINED $0.50 may be of batches of this day that are not filed" in capsys.readouterr().out
+    assert await ledger.use(places, PICO_PER_USD, None, [], aside_day(NOW))
+    assert await command._verify(ledger.table, DAY, bill, resolve=False) == 1, "nobody waits for it any more"
 
 
 @pytest.mark.process

@@ -19,7 +19,7 @@ from app.ledger.audit import Tokens
 from app.ledger.auditor import Auditor, Report
 from app.ledger.bill import read_bill
 from app.ledger.entries import total
-from app.ledger.evidence import AGREE_SECONDS, CLOSE_SECONDS, Bill
+from app.ledger.evidence import AGREE_SECONDS, CLOSE_SECONDS, Bill, aside_day
 from app.ledger.item import TOMB_SECONDS, Item, Reclaim
 from app.settings import SettingsError
 from local.openai.server import running
@@ -41,6 +41,7 @@ class Case:
     """A table of one's own, a replica that died in it, and the bill as OpenAI says it."""
 
     def __init__(self, aws: Aws, table: str) -> None:
+        self.aws, self.name = aws, table
         self.now = NOW
         self.bill = Bill({}, {})
         self.asked: list[str] = []
@@ -133,6 +134,36 @@ async def test_whose_lost_call_it_was_is_not_guessed_while_the_budget_runs(case:
     assert spent["org"] == spent["tenant:a"] + spent["tenant:b"] == 550
     assert spent["tenant:a"] >= 100
     assert spent["tenant:b"] >= 200
+
+
+async def test_what_a_batch_may_have_cost_that_nobody_has_filed_is_no_loss(case: Case) -> None:
+    await case.spend("t", "r1", 400)
+    await case.die("t")
+    worker = Ledger(case.aws, case.name, wall_clock=lambda: case.now, defaults=lambda scope, kind: LIMIT)
+    places = await worker.places(Payer("u", "k", "m"))
+    assert await worker.set_aside(places, 1_000, [], aside_day(case.now))
+    case.bill = Bill({"m": Tokens(20, 10)}, {"m": 700})  # and the worker is silent for days
+    for look in range(8):
+        report = await case.audit(FINAL + look * AGREE_SECONDS)
+        assert (report.settled, report.problems) == (0, []), "the dead one gets nothing that is the batch's"
+    assert (report.unresolved, report.waiting) == (300, 8)
+    assert await worker.use(places, 1_000, entry(Payer("u", "k", "m"), "def", 300), [], aside_day(NOW))
+    report = await case.audit(case.now + AGREE_SECONDS)
+    assert (report.settled, report.unresolved, report.waiting) == (8, 0, 0)
+    spent = await case.spent()
+    assert (spent["org"], spent["tenant:t"], spent["tenant:u"]) == (700, 400, 300)
+
+
+async def test_what_waits_since_another_day_delays_no_evidence(case: Case) -> None:
+    await case.spend("t", "r1", 400)
+    await case.die("t")
+    case.now = DAY_END + 1
+    places = await case.dead.places(Payer("u", "k", "m"))
+    assert await case.dead.set_aside(places, 1_000, [], aside_day(case.now))
+    case.bill = billed(700)
+    await case.audit(FINAL)
+    report = await case.audit(FINAL + AGREE_SECONDS)
+    assert (report.settled, report.unresolved) == (8, 0)
 
 
 async def test_when_nothing_is_missing_everybody_s_lease_goes_back_by_its_pages(case: Case) -> None:

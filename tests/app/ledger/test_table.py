@@ -47,8 +47,8 @@ OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(Resolve, HANDLES, SLOTS, SMALL),
     st.builds(Bury, st.sampled_from([("b.1",), ("a.1", "a.2")])),
     st.builds(SetLimit, st.integers(1, 2), st.just(100), SMALL),
-    st.builds(SetAside, SMALL),
-    st.builds(Use, SMALL, SMALL),
+    st.builds(SetAside, SMALL, st.sampled_from(["", "1122", "1123"])),
+    st.builds(Use, SMALL, SMALL, st.sampled_from(["", "1122"])),
 )
 
 
