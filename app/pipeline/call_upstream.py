@@ -18,6 +18,7 @@ from app.pipeline.long_answers import MAX_ANSWER_BYTES, LongAnswers
 from app.resilience import Resilience, quota_exhausted
 from app.resilience.breaker import Entry
 from app.time_limit import until
+from app.upstream.pool import UNSENT
 from app.upstream.response import UnreachableError
 
 if TYPE_CHECKING:
@@ -208,12 +209,13 @@ class _Line:
                 return quota_exhausted(result.error_code)
             healthy = _healthy(result)
             return result
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             late = self.loop.time() >= self.deadline
             if late:
                 healthy = False
             if payment is not None:
-                payment.settle(None, Outcome.FAILED if late else Outcome.CANCELLED)
+                outcome = Outcome.FAILED if late else Outcome.CANCELLED
+                payment.abandoned(outcome, sent=UNSENT not in getattr(error, "__notes__", ()))
             raise
         finally:
             breaker.settle(entry, healthy)

@@ -189,6 +189,8 @@ class ChatMeter(Alike):
         self.error_code: str | None = None
         self._hides_usage = hides_usage
         self._reasons: set[object] = set()
+        self._running: dict[object, bool] = {}
+        """By the number of a choice that has begun: whether it goes on."""
 
     @property
     def complete(self) -> bool:
@@ -217,6 +219,7 @@ class ChatMeter(Alike):
             reason = choice.get("finish_reason")
             if reason is not None:
                 self._reasons.add(reason)
+            self._running[choice.get("index", 0)] = reason is None
         given = chunk.get("usage")
         if given is None:
             if self._tries and len(choices) == 1:
@@ -240,15 +243,23 @@ class ChatMeter(Alike):
         return "", {"error": {"message": message, "type": "upstream_error", "param": None, "code": code}}
 
     def cut_events(self, reason: str, usage: Usage) -> list[tuple[str, dict[str, Any] | None]]:
-        """A chunk with `finish_reason: length` that names the reason as Responses do; `[DONE]`: no client raises."""
+        """A chunk with `finish_reason: length` for each choice, which names the reason as Responses do; the usage for a
+        caller who asked for it; `[DONE]`: no client raises."""
         known: dict[str, Any] = {name: self.answer[name] for name in ("id", "created", "model") if name in self.answer}
-        chunk: dict[str, Any] = {
-            "object": "chat.completion.chunk",
-            **known,
-            "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}],
-            "incomplete_details": {"reason": reason},
-        }
-        return [("", chunk), ("", None)]
+        known["object"] = "chat.completion.chunk"
+        # One at least: a client that reads on has to be told why nothing comes.
+        running = [index for index, runs in self._running.items() if runs] or [0]
+        ended = [{"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"} for index in running]
+        chunks = [{**known, "choices": ended, "incomplete_details": {"reason": reason}}]
+        if not self._hides_usage:
+            counts = {
+                "prompt_tokens": usage.input_tokens,
+                "completion_tokens": usage.output_tokens,
+                "total_tokens": usage.input_tokens + usage.output_tokens,
+                "estimated": True,
+            }
+            chunks.append({**known, "choices": [], "usage": counts})
+        return [*(("", chunk) for chunk in chunks), ("", None)]
 
 
 def _reasoning(details: object) -> int:

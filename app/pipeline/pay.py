@@ -158,6 +158,13 @@ class Payment:
         upstream = None if isinstance(result, ApiError) else _request_id(result)
         self._free(upstream)
 
+    def abandoned(self, outcome: Outcome, *, sent: bool) -> None:
+        """Nobody waits for an attempt any more. One that was never sent costs nothing."""
+        if sent:
+            self.settle(None, outcome)
+        else:
+            self._free(None, outcome)
+
     def given_up(self, error: BaseException) -> None:
         """A call that many requests share was left, or broke, after it was sent."""
         if isinstance(error, ApiError):
@@ -209,11 +216,11 @@ class Payment:
         """An answer that asked nothing of OpenAI: counted, on no entry of its own."""
         self._ledger.count(kept_of(self._call, plan, outcome), self._call.request_id)
 
-    def _free(self, upstream: str | None) -> None:
-        """Settle an attempt that OpenAI refused: nothing is billed for it."""
+    def _free(self, upstream: str | None, outcome: Outcome = Outcome.FAILED) -> None:
+        """Settle an attempt that OpenAI refused, or that was never sent: nothing is billed for it."""
         hold, plan = self.hold, self.plan
         if hold is not None and plan is not None and not hold.settled:
-            entry = self._entry(hold.id, plan, NOTHING, 0, Outcome.FAILED, upstream=upstream)
+            entry = self._entry(hold.id, plan, NOTHING, 0, outcome, upstream=upstream)
             self._ledger.settle(hold, entry)
 
     def _entry(

@@ -26,6 +26,8 @@ ADDRESS_SECONDS = 10.0
 NEXT_ADDRESS_SECONDS = 0.25
 """An address that does not answer has so long before the next is tried beside it (RFC 8305)."""
 KEEP_ALIVE_PROBES = 3
+UNSENT = "no byte of the call was sent"
+"""A note at the cancellation of a call that had no connection yet."""
 
 _OPTIONS = [getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, name)]
 """Linux's and macOS's name of the same option."""
@@ -96,7 +98,11 @@ class Pool:
         return self._pop() or await self._connect()
 
     async def _ask_new(self, head: bytes, body: bytes) -> Response:
-        connection = await self._connect()
+        try:
+            connection = await self._connect()
+        except asyncio.CancelledError as error:
+            error.add_note(UNSENT)
+            raise
         return await connection.ask(head, body)
 
     def _pop(self) -> Connection | None:

@@ -21,9 +21,12 @@ from app.pipeline.messages import Call
 from app.pipeline.pay import SLICE_TOKENS, Payment, feature_of, shows_every_token
 from app.pipeline.record import Record
 from app.prices import Usage
+from app.upstream.http_client import Connection
+from app.upstream.pool import Pool
 from app.upstream.sse import Splitter, read
 from tests.app.conftest import wait_until
 from tests.app.faults.conftest import CHAT, RESPONSES, Gateway
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 PLAIN: dict[str, Any] = {"reasoning": {"effort": "none"}}
@@ -171,6 +174,26 @@ async def test_a_caller_that_leaves_a_whole_answer_pays_the_most_it_may_have_wri
         await task
     [entry] = await entries(gateway)
     assert (entry.outcome, entry.output, entry.flags) == (Outcome.CANCELLED, 100, "estimated")
+
+
+async def test_a_caller_that_leaves_before_anything_was_sent_pays_nothing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting = asyncio.Event()
+
+    async def no_answer(_pool: Pool) -> Connection:
+        connecting.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it waits for ever")
+
+    monkeypatch.setattr(Pool, "_open", no_answer)
+    task = asyncio.create_task(gateway.ask(input="x" * 400, max_output_tokens=100))
+    await asyncio.wait_for(connecting.wait(), PATIENCE_SECONDS)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [entry] = await entries(gateway)
+    assert (entry.outcome, entry.output, entry.pico, entry.flags) == (Outcome.CANCELLED, 0, 0, "")
 
 
 async def test_nothing_stays_reserved_whatever_happens(gateway: Gateway) -> None:

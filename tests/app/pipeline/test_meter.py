@@ -234,6 +234,28 @@ WORDS = st.sampled_from(["word", "aB3", "m", "", "~", "é", "\n", '","content":"
 PADDING = st.sampled_from(["aB3", "word", "m", "", "é", None]) | st.text("aB3", max_size=3)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_chat_that_is_cut_ends_every_choice_that_runs_and_tells_its_usage_to_who_asked(asked: bool) -> None:
+    meter = ChatMeter(hides_usage=not asked)
+    for index, reason in ((0, None), (1, None), (2, None), (0, None), (1, "stop")):
+        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": reason}
+        meter.see("", orjson.dumps({"id": "chatcmpl-1", "model": "m", "choices": [choice]}))
+    (_, cut), *usage, last = meter.cut_events("budget", USAGE)
+    assert cut is not None
+    assert [(choice["index"], choice["finish_reason"]) for choice in cut["choices"]] == [(0, "length"), (2, "length")]
+    assert cut["incomplete_details"] == {"reason": "budget"}
+    counts = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107, "estimated": True}
+    told = {"id": "chatcmpl-1", "model": "m", "object": "chat.completion.chunk", "choices": [], "usage": counts}
+    assert usage == ([("", told)] if asked else [])
+    assert last == ("", None)
+
+
+def test_a_chat_that_is_cut_before_its_first_choice_ends_one() -> None:
+    (_, cut), *_ = ChatMeter(hides_usage=True).cut_events("budget", USAGE)
+    assert cut is not None
+    assert [choice["index"] for choice in cut["choices"]] == [0]
+
+
 def outcome(take: Callable[[], bool], meter: StreamMeter) -> list[Any]:
     """What a meter says, and knows after it."""
     try:
