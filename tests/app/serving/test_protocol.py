@@ -19,7 +19,8 @@ from uvicorn.server import ServerState
 from app.serving import protocol as protocols
 from app.serving.cycle import Cycle
 from app.serving.exchange import HELD_KEY
-from app.serving.protocol import JOINED_BYTES, SMALL_BODY_BYTES, AtOnce, HeadWaits, Protocol, Whole
+from app.serving.protocol import SMALL_BODY_BYTES, AtOnce, Protocol, Whole
+from app.serving.wire import JOINED_BYTES, HeadWaits
 from tests.patience import PATIENCE_SECONDS
 
 

@@ -9,7 +9,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.serving import protocol as protocols
-from app.serving.protocol import MAX_HEAD_BYTES, MOST_WAITING, HeadWaits
+from app.serving import wire as wires
+from app.serving.protocol import MAX_HEAD_BYTES, MOST_WAITING
+from app.serving.wire import HeadWaits
 from tests.app.serving.test_protocol import Connection, Wire, connected, request
 from tests.patience import PATIENCE_SECONDS
 
@@ -147,7 +149,7 @@ class Slow(Wire):
 async def test_who_takes_nothing_of_an_answers_end_loses_it_and_who_takes_some_gets_all(
     takes: int, aborted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocols, "LINGER_SECONDS", 0.001)
+    monkeypatch.setattr(wires, "LINGER_SECONDS", 0.001)
     wire = Slow(takes)
     HeadWaits(wire).close()
     await asyncio.wait_for(wire.end.wait(), PATIENCE_SECONDS)
