@@ -18,7 +18,7 @@ from app.deferred.requests import DUE_PK, DeferredRequests
 from app.deferred.runner import Runner
 from app.deferred.store import Store, store_of
 from app.errors import ApiError
-from app.ledger import MONTHLY, Account, Entry
+from app.ledger import MONTHLY, Account, Entry, Ledger
 from app.prices import BATCH
 from local.openai.server import Running
 from tests.app.deferred.asking import HELLO
@@ -271,23 +271,39 @@ class Crash(BaseException):
     """The process dies."""
 
 
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [(Ledger, "set_aside"), (DeferredRequests, "wait"), (Store, "send")],
+    ids=["before its money is aside", "before it is to wait", "before anybody was told"],
+)
 async def test_a_request_of_a_process_that_died_accepting_it_gives_its_money_back_when_it_is_due(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, where: type, what: str
 ) -> None:
     async def dies(*args: Any) -> None:
         raise Crash
 
-    monkeypatch.setattr(Store, "send", dies)
+    monkeypatch.setattr(where, what, dies)
     with pytest.raises(Crash):
         await yard.send(HELLO)
     monkeypatch.undo()
     runner = Runner(yard.services)
     await runner.sweep(time.time())
-    assert not await nothing_waits(yard), "it is not due"
+    assert await nothing_waits(yard) is (where is Ledger), "it is not due"
     await runner.sweep(time.time() + 2 * 86_400)
     await runner.close()
     assert await nothing_waits(yard)
     assert await store_of(yard.services).between(DUE_PK, "0", ":", 10) == []
+
+
+async def test_the_deadline_of_a_repeated_call_ends_nothing_that_the_first_one_gave_more_time(yard: Yard) -> None:
+    first = await yard.send(HELLO, idempotency_key="order 10")
+    assert (await yard.send(HELLO, deadline="1h", idempotency_key="order 10"))["due_at"] == first["due_at"]
+    runner = Runner(yard.services)
+    await runner.sweep(time.time() + 2 * 3_600)
+    await runner.close()
+    assert (await yard.look(first["id"]))["status"] == "queued"
+    assert not await nothing_waits(yard)
+    assert len(await store_of(yard.services).between(DUE_PK, "0", ":", 10)) == 1
 
 
 async def test_a_ledger_that_does_not_answer_accepts_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
