@@ -11,6 +11,7 @@ from benchmarks import load
 from benchmarks._proc import cpu_seconds, resident_mib
 from benchmarks._schedule import constant, poisson
 from benchmarks._statistics import percentile
+from benchmarks.awake import can_keep_awake, kept_awake
 from benchmarks.load import Outcome, Requests
 from benchmarks.targets import REPEATED, Target
 from benchmarks.world import World, ask
@@ -37,7 +38,7 @@ class Lengths:
 
     warm_seconds: float = 0.5
     closed_seconds: float = 2.5
-    slow_seconds: float = 2.5
+    slow_seconds: float = 1.5
     awake_seconds: float = 1.0
     fast_seconds: float = 3.0
     waves: int = 2
@@ -52,6 +53,9 @@ def measure(world: World, target: Target, lengths: Lengths) -> dict[str, float |
     figures = closed_figures(world, target, lengths.closed_seconds)
     settle(target)
     figures |= slow_figures(target, lengths.slow_seconds)
+    if can_keep_awake():
+        with kept_awake():
+            figures["polling_p50_ms"] = slow_figures(target, lengths.slow_seconds)["p50_ms"]
     figures |= awake_figures(target, lengths.awake_seconds)
     figures |= fast_figures(world, target, lengths.fast_seconds)
     settle(target)

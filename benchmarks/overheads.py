@@ -61,17 +61,18 @@ class _Meter:
         """CPU seconds a request without this part, with all that is done before the next turn; None of failures."""
         tell(self._pid, part)
         answered = self._batch(TURN_REQUESTS)
-        self._quieten()
+        quieten(self._pid)
         before, self._used = self._used, own_seconds(self._pid)
         return (self._used - before) / answered if answered == TURN_REQUESTS else None
 
-    def _quieten(self) -> None:
-        """Wait until the process has worked off what it does after its answers."""
-        until = time.monotonic() + QUIET_SECONDS
-        before = own_seconds(self._pid)
-        while time.monotonic() < until:
-            time.sleep(QUIET_STEP_SECONDS)
-            now = own_seconds(self._pid)
-            if now - before < QUIET_SHARE * QUIET_STEP_SECONDS:
-                return
-            before = now
+
+def quieten(pid: int) -> None:
+    """Wait until a process has worked off what it does after its answers: it pays for them then."""
+    until = time.monotonic() + QUIET_SECONDS
+    before = own_seconds(pid)
+    while time.monotonic() < until:
+        time.sleep(QUIET_STEP_SECONDS)
+        now = own_seconds(pid)
+        if now - before < QUIET_SHARE * QUIET_STEP_SECONDS:
+            return
+        before = now

@@ -46,6 +46,9 @@ def render(result: Result) -> str:
     lines += [f"- Skipped: {TITLES[name]}: {why}" for name, why in result.skipped.items()]
     lines += [f"- {TITLES[name]}: {version}" for name, version in result.versions.items() if version != "-"]
     lines.append(f"- Machine: {', '.join(f'{name} {value}' for name, value in result.machine.items())}")
+    if result.paces:
+        shown = ", ".join(f"{pace['median']:.0f} ({pace['least']:.0f})" for pace in result.paces)
+        lines.append(f"- Fixed work on the gateway's CPU before each round, CPU µs, median (least): {shown}")
     lines.append(f"- Run: {', '.join(f'{name} {value}' for name, value in result.settings.items())}")
     return "\n".join(lines) + "\n"
 

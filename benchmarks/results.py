@@ -33,6 +33,8 @@ class Result:
     summary: Mapping[str, Mapping[str, Spread]]
     """Median and range by target and figure."""
     rounds: list[Mapping[str, Mapping[str, float | None]]] = field(default_factory=list)
+    paces: list[Mapping[str, float]] = field(default_factory=list)
+    """Before each round, CPU microseconds of a fixed piece of work: `median`, and `least`, which nobody disturbed."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Why, by target."""
     schema: int = SCHEMA

@@ -27,6 +27,7 @@ RESULT = Result(
         },
     },
     rounds=[{"prodkit": {"p50_ms": 0.1234567891, "p99_ms": None}}],
+    paces=[{"median": 251.4, "least": 250.1}, {"median": 402.0, "least": 250.4}],
     skipped={"portkey": "node and npm are not installed"},
 )
 
@@ -76,7 +77,10 @@ def test_what_is_no_result_is_refused_by_name_and_reason(tmp_path: Path, text: s
 def test_the_report_shows_promises_figures_ranges_and_what_was_skipped() -> None:
     page = report.render(RESULT)
     assert "| requests a second on one core, c=32 | ≥ 3,000 | 3,100 | met |" in page
-    assert "| added latency, median, one request at a time | ≤ 0.4 ms | 0.41 ms | **missed** |" in page
+    assert (
+        "| added latency, median, one request at a time, CPUs halting between two | ≤ 0.4 ms | 0.41 ms | **missed** |"
+        in page
+    )
     assert "| CPU time that the ledger adds to a request | ≤ 10 % | 8.0 (7.0-9.1) % | met |" in page
     assert "taking out nothing at all is 0.1 (-0.9-1.2) %." in page
     assert "| CPU time a request | ≤ 330 µs | - | not measured |" in page
@@ -85,6 +89,7 @@ def test_the_report_shows_promises_figures_ranges_and_what_was_skipped() -> None
     assert "- Skipped: Portkey: node and npm are not installed" in page
     assert "- floor in C: nginx reverse proxy, no policy: 1.22.1" in page
     assert "processor A 1" in page
+    assert "before each round, CPU µs, median (least): 251 (250), 402 (250)" in page
     assert page.count("\n| ") == 2 + len(FIGURES) + len(goals(RESULT.summary))
 
 

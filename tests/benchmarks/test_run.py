@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import interpreter, measure, run
+from benchmarks.awake import can_keep_awake
 from benchmarks.interpreter import running
 from benchmarks.measure import Lengths
 from local import cache
@@ -60,4 +61,6 @@ async def test_a_tiny_run_measures_every_figure_of_prodkit(monkeypatch: pytest.M
     assert {"cpu_us_per_request", "cpu_ms_per_stream", "resident_mib", "ready_seconds", "everything_mib"} <= set(own)
     assert {"ledger_percent", "limits_percent", "nothing_percent"} <= set(own)
     assert "cpu_us_per_request" in result.summary["passthrough"]
+    assert ("added_polling_p50_ms" in own) == can_keep_awake()
+    assert [0 < pace["least"] <= pace["median"] for pace in result.paces] == [True]
     assert result.settings["rounds"] == 1

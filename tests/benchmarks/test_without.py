@@ -1,5 +1,6 @@
 """A policy that is taken out to be measured is gone, and is all there again when it is put back."""
 
+import asyncio
 import json
 
 import pytest
@@ -52,6 +53,7 @@ async def test_a_running_replica_counts_and_pays_again_as_soon_as_it_is_told() -
             for part in (None, "ledger", "limits", "nothing", None):
                 tell(target.child.pid, part)
                 assert ask(2) == 2
+                await asyncio.sleep(0.2)  # paid for once it is sent
         await children.stop(target.child)
         lines = [json.loads(line) for line in target.child.log.read_text().splitlines() if line.startswith("{")]
     paid = [line["cost_usd"] > 0 for line in lines if line.get("event") == "request"]
