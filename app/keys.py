@@ -1,36 +1,27 @@
-"""prodkit keys: made, listed and revoked by `python -m app.keys`, looked up by every request."""
+"""prodkit keys: made, listed and revoked by `python -m app.keys`; `app.key_store` looks them up."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import os
 import re
 import secrets
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.aws import Aws, error_code
-from app.errors import ApiError
 
 USER, ADMIN = "user", "admin"
 ROLES = (USER, ADMIN)
 """An admin's key sets budgets of every tenant: for operators, not for callers."""
-IDENTITY_SECONDS = 4.0  # with the read itself below 5 s, after which a revoked key is dead everywhere
-REFRESH_SECONDS = 3.0  # from this age on a key in use is read again beside its requests: none of them waits
-DUE_A_READ = 64  # so many keys in use wait for one read after the other; for more of them there are more reads at once
-UNKNOWN_SECONDS = 1.0  # a key just created works a second after it was refused
-UNKNOWN_SHARE = 4  # refused keys get a quarter of the entries, so that guessing pushes out no identity
-LOOKUP_SECONDS = 3.0
 MAX_RATE = 1_000_000_000  # a minute, of requests or tokens
 MAX_NAME = 128  # characters
 KEY_ID_BYTES, SECRET_BYTES = 6, 32
-_KEY = re.compile(r"prodkit_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+KEY = re.compile(r"prodkit_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _KEY_ID = re.compile(r"[0-9a-f]{12}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -49,106 +40,19 @@ class Identity:
     tokens_per_minute: int | None
 
 
-class KeyStore:
-    """Identities by presented key, from the state table, remembered for IDENTITY_SECONDS."""
-
-    def __init__(self, aws: Aws, table: str, *, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`max_entries` bounds what is remembered; the oldest goes first."""
-        self._aws = aws
-        self._table = table
-        self._clock = clock
-        self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._max_known = max(1, max_entries)
-        self._max_unknown = max(1, max_entries // UNKNOWN_SHARE)
-        self._reads: dict[str, asyncio.Task[Identity | None]] = {}
-        self._beside = 0
-        """Reads of keys in use."""
-        self._due: dict[str, None] = {}
-        """Keys in use whose turn to be read again comes, in their order."""
-
-    def known(self, presented: str) -> Identity | None:
-        """The identity of a key that was read of late; None when `lookup` may have to wait, or would find none."""
-        return self._fresh(key_hash(presented))  # of nothing malformed: that is never read
-
-    async def lookup(self, presented: str) -> Identity | None:
-        """The identity of a key, or None when the key is malformed (no table is asked), unknown or revoked.
-
-        Raises ApiError 503 `service_unavailable` when the table does not answer: no answer lets nobody in.
-        """
-        if _KEY.fullmatch(presented) is None:
-            return None
-        digest = key_hash(presented)
-        known = self._fresh(digest)
-        if known is not None:
-            return known
-        now = self._clock()
-        if now < self._unknown.get(digest, now):
-            return None
-        # Shielded: the caller that began the read may go away while others wait for it.
-        return await asyncio.shield(self._begin_reading(digest))
-
-    def _fresh(self, digest: str) -> Identity | None:
-        known, now = self._known.get(digest), self._clock()
-        if known is None or now >= known[0]:
-            return None
-        if now >= known[0] - IDENTITY_SECONDS + REFRESH_SECONDS and digest not in self._reads:
-            self._read_beside(digest)
-        return known[1]
-
-    def _read_beside(self, digest: str) -> None:
-        """Read a key in use again, after those that are due before it.
-
-        A read has a thread of its own. Many at once, as keys that came at once are due at once, would stop the requests
-        for as long as all of them take; one after the other gives way between two.
-        """
-        if self._beside > len(self._due) // DUE_A_READ:
-            self._due[digest] = None
-            return
-        self._due.pop(digest, None)
-        self._beside += 1
-        self._begin_reading(digest).add_done_callback(self._read_next)
-
-    def _read_next(self, _: asyncio.Task[Identity | None]) -> None:
-        self._beside -= 1
-        if self._due:
-            digest = next(iter(self._due))
-            del self._due[digest]
-            self._read_beside(digest)
-
-    def _begin_reading(self, digest: str) -> asyncio.Task[Identity | None]:
-        read = self._reads.get(digest)
-        if read is None:
-            read = self._reads[digest] = asyncio.create_task(self._read(digest), name="key")
-            read.add_done_callback(lambda task: self._forget_read(digest, task))
-        return read
-
-    def _forget_read(self, digest: str, task: asyncio.Task[Identity | None]) -> None:
-        self._reads.pop(digest, None)
-        if not task.cancelled():
-            task.exception()  # retrieved here as well, for when every caller has gone
-
-    async def _read(self, digest: str) -> Identity | None:
-        asked = self._clock()
-        try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                answer = await self._aws.call(
-                    "dynamodb", "get_item", TableName=self._table, Key=_key_key(digest), ConsistentRead=True
-                )
-            identity = _identity(answer.get("Item"))
-        except Exception as error:
-            raise ApiError(
-                "service_unavailable",
-                "The key cannot be checked at the moment. Try again in a second.",
-                headers={"retry-after": "1"},
-            ) from error
-        if identity is None:
-            self._known.pop(digest, None)
-            _remember(self._unknown, digest, asked + UNKNOWN_SECONDS, self._max_unknown)
-        else:
-            self._unknown.pop(digest, None)
-            _remember(self._known, digest, (asked + IDENTITY_SECONDS, identity), self._max_known)
-        return identity
+def identity_of(item: dict[str, Any] | None) -> Identity | None:
+    """Who an item of the table stands for; None of no item and of a revoked key. Raises KeyError and the like."""
+    if item is None or "revoked_at" in item:
+        return None
+    rpm, tpm = (item.get(field, {}).get("N") for field in ("requests_per_minute", "tokens_per_minute"))
+    return Identity(
+        tenant=item["tenant"]["S"],
+        key_id=item["key_id"]["S"],
+        key_name=item["name"]["S"],
+        role=item["role"]["S"],
+        requests_per_minute=int(rpm) if rpm else None,
+        tokens_per_minute=int(tpm) if tpm else None,
+    )
 
 
 def key_hash(key: str) -> str:
@@ -189,7 +93,7 @@ def create_key(
     absent = {"TableName": table, "ConditionExpression": "attribute_not_exists(pk)"}
     client.transact_write_items(
         TransactItems=[
-            {"Put": {**absent, "Item": {**_key_key(digest), **identity, **shown, **limits}}},
+            {"Put": {**absent, "Item": {**key_key(digest), **identity, **shown, **limits}}},
             {"Put": {**absent, "Item": {**_tenant_key(tenant, key_id), "hash": {"S": digest}, **shown, **limits}}},
         ]
     )
@@ -235,36 +139,21 @@ def revoke_key(client: Any, table: str, tenant: str, key_id: str, *, now: Callab
     }
     client.transact_write_items(
         TransactItems=[
-            {"Update": {**update, "Key": _key_key(listed["hash"]["S"])}},
+            {"Update": {**update, "Key": key_key(listed["hash"]["S"])}},
             {"Update": {**update, "Key": _tenant_key(tenant, key_id)}},
         ]
     )
     return moment
 
 
-def _identity(item: dict[str, Any] | None) -> Identity | None:
-    if item is None or "revoked_at" in item:
-        return None
-    rpm, tpm = (item.get(field, {}).get("N") for field in ("requests_per_minute", "tokens_per_minute"))
-    return Identity(
-        tenant=item["tenant"]["S"],
-        key_id=item["key_id"]["S"],
-        key_name=item["name"]["S"],
-        role=item["role"]["S"],
-        requests_per_minute=int(rpm) if rpm else None,
-        tokens_per_minute=int(tpm) if tpm else None,
-    )
+def key_pk(digest: str) -> str:
+    """The partition of a key's item."""
+    return f"KEY#{digest}"
 
 
-def _remember(entries: OrderedDict[str, Any], digest: str, value: Any, most: int) -> None:
-    entries.pop(digest, None)
-    entries[digest] = value
-    while len(entries) > most:
-        entries.popitem(last=False)
-
-
-def _key_key(digest: str) -> dict[str, dict[str, str]]:
-    return {"pk": {"S": f"KEY#{digest}"}, "sk": {"S": "KEY"}}
+def key_key(digest: str) -> dict[str, dict[str, str]]:
+    """The primary key of a key's item."""
+    return {"pk": {"S": key_pk(digest)}, "sk": {"S": "KEY"}}
 
 
 def _tenant_key(tenant: str, key_id: str) -> dict[str, dict[str, str]]:

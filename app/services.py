@@ -15,7 +15,7 @@ from app.budgets.watcher import Watcher
 from app.cache.answers import Answers
 from app.cache.scripts import SCRIPTS as CACHE_SCRIPTS
 from app.container import Container, container
-from app.keys import KeyStore
+from app.key_store import KeyStore
 from app.ledger import Ledger
 from app.limits import SCRIPTS, Limiter
 from app.models import ModelSource

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from app.errors import ApiError
 
 if TYPE_CHECKING:
-    from app.keys import Identity, KeyStore
+    from app.key_store import KeyStore
+    from app.keys import Identity
 
 HELP = "Send `Authorization: Bearer prodkit_...`; `python -m app.keys create --tenant NAME` makes a key."
 

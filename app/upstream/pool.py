@@ -95,6 +95,8 @@ class Pool:
 
     async def connection(self) -> Connection:
         """A free connection or a new one, for who times the connecting and the asking apart. Ask it at once."""
+        if not self._is_open:
+            raise RuntimeError("the pool is not open; use `async with`")
         return self._pop() or await self._connect()
 
     async def _ask_new(self, head: bytes, body: bytes) -> Response:

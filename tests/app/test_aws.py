@@ -57,7 +57,7 @@ async def test_an_aws_that_is_away_is_an_error_with_a_name() -> None:
 
 def test_no_credentials_is_said_plainly() -> None:
     clients = Aws("us-east-1")
-    none = mock.patch("boto3.session.Session.get_credentials", return_value=None)
+    none = mock.patch("botocore.session.Session.get_credentials", return_value=None)
     with none, pytest.raises(RuntimeError, match="no AWS credentials"):
         clients.credentials()
     clients.close()

@@ -42,6 +42,13 @@ async def test_a_key_that_is_set_is_reported_and_never_shown(settings: Settings,
         await services.stop()
 
 
+async def test_a_replica_makes_no_client_of_botocores(services: Services) -> None:
+    assert await services.keys.lookup(f"prodkit_{'0' * 12}_{'a' * 43}") is None
+    await services.ledger.tick()
+    assert (await ready(services))[0]
+    assert services.aws._clients == {}, "one costs some ten megabytes, and a thread for each call"
+
+
 async def test_without_valkey_it_is_ready_but_degraded(settings: Settings) -> None:
     services = await Services.start(replace(settings, cache_port=free_port()))
     try:

@@ -55,6 +55,15 @@ class Server:
     async def pool(
         self, connections: int = 4, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
     ) -> AsyncIterator[Upstream]:
+        async with (
+            self.listening(tls, host) as address,
+            Upstream(f"{address}/v1", connections=connections, tcp_keep_alive_seconds=45) as made,
+        ):
+            yield made
+
+    @contextlib.asynccontextmanager
+    async def listening(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[str]:
+        """Its address; whoever asks it has closed its connections at the end."""
         tasks: set[asyncio.Task[None]] = set()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,10 +73,8 @@ class Server:
             await self(reader, writer)
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-        address = f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}/v1"
         try:
-            async with Upstream(address, connections=connections, tcp_keep_alive_seconds=45) as made:
-                yield made
+            yield f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
             await server.wait_closed()
