@@ -338,7 +338,10 @@ class Flights:
                         return False
                 if claim.token == flight.token:
                     return False
-                following = await follow(self._answers, flight, work, place, claim, milliseconds)
+                heartbeat = self._services.settings.heartbeat_seconds
+                following = await follow(
+                    self._answers, flight, work, place, claim, milliseconds, heartbeat_seconds=heartbeat
+                )
                 if following is None:
                     return True
                 claim = following

@@ -16,6 +16,7 @@ from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:
     from app.cache.answers import Answers
+    from app.cache.entry import Entry
     from app.cache.flight import Flight
     from app.cache.place import Place
     from app.pipeline.messages import Work
@@ -26,9 +27,16 @@ FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.01, 0.1
 
 
 async def follow(
-    answers: Answers, flight: Flight, work: Work, place: Place, claim: Claim, milliseconds: int
+    answers: Answers,
+    flight: Flight,
+    work: Work,
+    place: Place,
+    claim: Claim,
+    milliseconds: int,
+    *,
+    heartbeat_seconds: float,
 ) -> Claim | None:
-    """Wait for what another replica asks, at most so long.
+    """Wait for what another replica asks, at most so long. Who hears it is sent comments while there is nothing new.
 
     None = it has landed here; else what there is to claim instead. Raises ApiError when the time is over.
     """
@@ -37,17 +45,14 @@ async def follow(
     clock = asyncio.get_running_loop().time
     deadline = clock() + milliseconds / 1000
     pause = FIRST_LOOK_SECONDS
-    read = 0
+    read, silent_at = 0, 0.0
     await store.tell(owner, place.key, token)
     while clock() < deadline:
         await asyncio.sleep(pause)
         pause = min(1.5 * pause, SLOWEST_LOOK_SECONDS)
         now = await store.follow(place, token, read)
         if now.entry is not None:
-            if read:
-                relay.add(now.entry.body[read:])
-            else:
-                flight.land(Landing(JOIN, now.entry))
+            _end(flight, now.entry, read)
             return None
         lost = now.over or now.token != token
         if not lost and not answers.watch.alive(owner):
@@ -69,7 +74,19 @@ async def follow(
             read += len(now.text)
             pause = FIRST_LOOK_SECONDS
             await relay.room()
+            silent_at = clock() + heartbeat_seconds
+        elif read and clock() >= silent_at:
+            relay.add(sse.HEARTBEAT)
+            silent_at = clock() + heartbeat_seconds
     raise ApiError("upstream_timeout", "The answer did not come in time; try again.")
+
+
+def _end(flight: Flight, entry: Entry, read: int) -> None:
+    """All of the answer is there."""
+    if read:
+        flight.relay.add(entry.body[read:])
+    else:
+        flight.land(Landing(JOIN, entry))
 
 
 async def publish(answers: Answers, flight: Flight) -> None:

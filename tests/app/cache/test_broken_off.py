@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from app.errors import ApiError
 from app.pipeline import Call
 from app.pipeline.record import Record
+from app.upstream.sse import HEARTBEAT
 from tests.app.cache.fleet import Fleet, text
 
 pytestmark = pytest.mark.process
@@ -58,11 +60,14 @@ async def test_a_stream_that_another_replica_never_ends_is_not_heard_as_a_whole_
 ) -> None:
     fleet.upstream.fault("stall", after=14)
     monkeypatch.setattr(fleet.pipelines[1]._look_up._flights, "_longest", lambda _work: 1_000)  # milliseconds
+    settings = replace(fleet.services[1].settings, heartbeat_seconds=0.2)  # type: ignore[arg-type]
+    monkeypatch.setattr(fleet.services[1], "settings", settings)
     body = {"input": "Tell me of what never ends.", "stream": True}
     leader = await fleet.ask(0, body)
     await anext(aiter(leader.body))  # type: ignore[arg-type]
     heard = await text(await fleet.ask(1, body))
     assert b"response.created" in heard
+    assert 1 <= heard.count(HEARTBEAT) <= 5
     assert heard.rstrip().endswith(b"}")
     assert b"upstream_incomplete" in heard.split(b"\n\n")[-2]
     for flying in fleet.pipelines[0]._look_up._flights._flights.values():
