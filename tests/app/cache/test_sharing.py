@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -15,9 +16,15 @@ from app.limits import Grant
 from app.models import CachePolicy
 from app.pipeline import ByteStream, Reply
 from tests.app.cache.fleet import Fleet, state, text
+from tests.app.conftest import wait_until
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
+
+
+def asked(fleet: Fleet, calls: int) -> bool:
+    """Whether OpenAI has been asked so often."""
+    return len(fleet.upstream.requests(0)) == calls
 
 
 @pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
@@ -57,7 +64,7 @@ async def test_whoever_leaves_hurts_nobody(fleet: Fleet) -> None:
     for stream in (False, True):
         body = {"input": f"Who leaves? {stream}", "stream": stream}
         asking = [asyncio.create_task(fleet.ask(index % 3, body)) for index in range(9)]
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_until, partial(asked, fleet, 1 + stream))
         asking[0].cancel()  # one of each replica, the leader's caller among them
         asking[4].cancel()
         asking[8].cancel()
@@ -72,7 +79,7 @@ async def test_whoever_leaves_hurts_nobody(fleet: Fleet) -> None:
 async def test_when_all_have_left_the_call_ends_and_the_next_asks_anew(fleet: Fleet) -> None:
     body = {"input": "Is anybody there?"}
     asking = [asyncio.create_task(fleet.ask(0, body)) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_until, partial(asked, fleet, 1))
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
@@ -276,7 +283,7 @@ async def test_an_invalidated_answer_is_gone_everywhere_and_no_join_reaches_back
     assert [state(await fleet.ask(replica, body, headers=tags)) for replica in range(3)] == ["hit"] * 3
     await fleet.services[1].cache.watch.invalidate(fleet.identity.tenant, "documents")
     before = asyncio.create_task(fleet.ask(0, body, headers=tags))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_until, partial(asked, fleet, 2))
     await fleet.services[2].cache.watch.invalidate(fleet.identity.tenant, "documents")
     assert state(await fleet.ask(0, body, headers=tags)) == "miss"  # the flight from before the change is not joined
     assert state(await before) == "miss"
@@ -343,7 +350,7 @@ async def test_a_dead_leader_costs_one_more_call(fleet: Fleet) -> None:
     owner = fleet.services[0].cache
     fleet.upstream.fault("delay", seconds=4)
     lost = asyncio.create_task(fleet.ask(0, body))
-    await asyncio.sleep(0.1)
+    await asyncio.to_thread(wait_until, partial(asked, fleet, 1))
     owner.watch._stopping = True
     replies = await asyncio.gather(*[fleet.ask(1 + index % 2, body) for index in range(8)])
     assert sorted(map(state, replies)) == ["join"] * 7 + ["miss"]
