@@ -20,18 +20,23 @@ _FRAMES = frozenset({b"content-length", b"transfer-encoding"})
 WRITE_BYTES = 256 * 1024
 """A longer body is written in pieces of this, so that the event loop is not held by one write."""
 
+_sizes: dict[bytes, int] = {}
+"""Of chunks, by the up to three digits that they begin with: those that came."""
+_heads: dict[int, bytes] = {}
+"""What these begin with, by the length of a chunk with all that belongs to it."""
 
-_chunk_heads: dict[int, bytes] = {}
-"""What a chunk begins with, by its length with all that belongs to it."""
 
-
-def _chunk_head(length: int) -> bytes:
-    """What a chunk of so many bytes begins with, as nearly every server writes it; b"" for none, and for a long one."""
-    for digits in (1, 2, 3):
-        size = length - digits - 4
-        if size > 0 and len(head := b"%x\r\n" % size) == digits + 2:
-            return _chunk_heads.setdefault(length, head)
-    return b""
+def _size(digits: bytes) -> int:
+    """A chunk's size from its digits, written as nearly every server does; 0 for anything else."""
+    try:
+        size = int(digits, 16)
+    except ValueError:
+        return 0
+    if size <= 0 or b"%x" % size != digits:
+        return 0
+    _sizes[digits] = size
+    _heads[len(digits) + 4 + size] = digits + b"\r\n"
+    return size
 
 
 class Connection(asyncio.Protocol):
@@ -156,15 +161,13 @@ class Connection(asyncio.Protocol):
             self.close()  # nobody asked
             return
         if self._between:
-            # Just one chunk, as pieces of a stream come: the parser would tell the same, and stand where it stands.
-            length = len(data)
-            head = _chunk_heads.get(length) or _chunk_head(length)
-            at = len(head)
-            if at and data[:at] == head and data[-2:] == b"\r\n":
-                piece, taker = data[at:-2], response.taker
-                if taker is None or not taker(piece, data):
-                    self._feed(response, piece)
-                    response.wake()
+            head, taker = _heads.get(len(data)), response.taker
+            if head is not None and taker is not None:
+                at = len(head)
+                if data[:at] == head and data[-2:] == b"\r\n" and taker(data[at:-2], data):
+                    return  # as with nearly every read of a stream
+            data = self._take_chunks(response, data)
+            if not data:
                 return
             self._between = False
         self._head_bytes += len(data)
@@ -179,6 +182,30 @@ class Connection(asyncio.Protocol):
                 self._between = False  # the next chunk has begun
         # Once for all that one read brought, and not inside the parser: whoever is woken may give the connection back.
         response.wake()
+
+    def _take_chunks(self, response: Response, data: bytes) -> bytes:
+        """Take the whole chunks that what was read begins with, as pieces of a stream come, and give what follows.
+
+        The parser would tell the same of them, and stand where it stands.
+        """
+        at, length, all_taken = 0, len(data), True
+        while at < length:
+            end = data.find(b"\r\n", at, at + 5)
+            if end < 0:
+                break
+            digits = data[at:end]
+            size = _sizes.get(digits) or _size(digits)
+            after = end + 4 + size
+            if not size or data[after - 2 : after] != b"\r\n":
+                break
+            piece, taker = data[end + 2 : after - 2], response.taker
+            if not all_taken or taker is None or not taker(piece, data[at:after]):
+                self._feed(response, piece)
+                all_taken = False
+            at = after
+        if at == length and not all_taken:
+            response.wake()
+        return data[at:]
 
     # What the parser calls.
 

@@ -222,15 +222,17 @@ def in_chunk(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-async def test_text_that_comes_in_chunks_goes_on_in_the_same_chunks_and_is_counted() -> None:
-    words = ["one", " two", " \n", ' "é"', " ", "x" * 5_000, " last"]
+@pytest.mark.parametrize("together", [1, 3])
+async def test_text_that_comes_in_chunks_goes_on_in_the_same_chunks_and_is_counted(together: int) -> None:
+    words = ["one", " two", " three", " four", " \n", ' "é"', " ", " six", "x" * 5_000, " last"]
     events = [sse.write(orjson.dumps({"choices": [{"delta": {"content": word}}], "usage": None})) for word in words]
+    events[4] = sse.write(orjson.dumps({"choices": [{"delta": {"refusal": words[4]}}]}))  # not like the others
 
     async def drip(connection: Connection) -> None:
-        for event in [*events, CHAT_DONE]:
-            await connection.say(in_chunk(event))
+        for at in range(0, len(events), together):
+            await connection.say(b"".join(map(in_chunk, events[at : at + together])))
             await asyncio.sleep(0.01)
-        await connection.say(b"0\r\n\r\n")
+        await connection.say(in_chunk(CHAT_DONE) + b"0\r\n\r\n")
 
     head = OK_STREAM.replace(b"Connection: close", b"Transfer-Encoding: chunked")
     flowed: list[tuple[bytes, bytes]] = []
