@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from app.pipeline.afterwards import LATEST_SECONDS
 from benchmarks import load
 from benchmarks._proc import own_seconds
 from benchmarks._statistics import Spread, ratio_within
@@ -21,7 +22,8 @@ from local.children import Children
 
 TURN_REQUESTS = 2 * CONNECTIONS
 """About 20 ms: shorter than a disturbance, and enough to count."""
-QUIET_STEP_SECONDS = 0.001
+QUIET_STEP_SECONDS = LATEST_SECONDS + 0.002
+"""What is put off until an answer has been sent begins within it."""
 QUIET_SHARE = 0.1
 QUIET_SECONDS = 0.5
 
