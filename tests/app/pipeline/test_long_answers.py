@@ -14,6 +14,7 @@ from app.pipeline import long_answers
 from app.pipeline.answer import OUTLINED_BYTES, answer_of, read_answer
 from app.pipeline.endpoints import EMBEDDINGS, RESPONSES, Endpoint
 from app.pipeline.long_answers import LONG_BYTES, LongAnswers
+from tests.patience import PATIENCE_SECONDS
 
 PIECE = 256 * 1024
 USAGE = {"prompt_tokens": 2048, "total_tokens": 2048}
@@ -39,6 +40,11 @@ class Arriving:
 
     def header(self, name: bytes) -> None:
         return None
+
+
+async def given(task: asyncio.Task[bytes]) -> bytes:
+    """What was read; fails when it waits for room for ever."""
+    return await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 async def turns(count: int = 200) -> None:
@@ -68,14 +74,14 @@ async def test_many_at_once_take_the_room_and_one_answer_more_and_all_are_read()
 
 async def test_what_nobody_takes_lets_no_more_in_until_it_is_gone() -> None:
     room = LongAnswers(4 * PIECE)
-    untaken = await reading(room, 6)[1]
+    untaken = await given(reading(room, 6)[1])
     waiting = reading(room, 6)[1]
     await turns()
     assert not waiting.done()
     assert room.unsent == len(untaken) == 6 * PIECE
     del untaken
     gc.collect()
-    assert await waiting == b"x" * 6 * PIECE
+    assert await given(waiting) == b"x" * 6 * PIECE
 
 
 async def test_whoever_is_given_up_or_breaks_off_leaves_its_room_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +92,11 @@ async def test_whoever_is_given_up_or_breaks_off_leaves_its_room_to_the_next(mon
     tasks[0].cancel()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False], "the third waits for the second's caller"
-    assert len(await tasks.pop(1)) == 6 * PIECE
+    assert len(await given(tasks.pop(1))) == 6 * PIECE
     gc.collect()
-    assert len(await tasks.pop(1)) == 6 * PIECE
+    assert len(await given(tasks.pop(1))) == 6 * PIECE
     with pytest.raises(ApiError, match="longer than"):
-        await reading(room, 9)[1]
+        await given(reading(room, 9)[1])
     tasks.clear()
     gc.collect()
     assert (room.reading, room.unsent) == (0, 0)
