@@ -106,8 +106,10 @@ class Ledger(Keeper):
                         return False
                     if lease.committed + more > lease.line:
                         await self._grow(lease, more)
-            except (LedgerAwayError, ApiError):
+            except LedgerAwayError:
                 self._draw_away()
+                return hold.extend(more)
+            except ApiError:  # there is no money; what is kept for an outage stays kept
                 return hold.extend(more)
         return False
 

@@ -184,3 +184,14 @@ async def test_in_a_deploy_the_newer_setting_holds_and_the_limit_does_not_move_t
     await stranger.set_limit(ORG, MONTHLY, Default.LIMIT, by="ada", why="over")
     assert stranger.limit_of(ORG, MONTHLY) == 100 * WORST, "the settings of those who serve"
     assert await stranger.table.ever_limited() == {ORG}
+
+
+async def test_a_stream_that_is_refused_leaves_what_is_kept_for_an_outage(make: Made, payer: Payer) -> None:
+    ledger, _, _ = make()
+    await ledger.set_limit(f"tenant:{payer.tenant}", MONTHLY, BUDGET, by="ada", why="a test")
+    hold = await ledger.reserve(payer, WORST, "r.1")
+    while await ledger.extend(hold, WORST):
+        pass
+    kept = [lease for lease in hold.leases if lease.emergency]
+    assert kept
+    assert all(lease.line == lease.amt - lease.emergency >= lease.committed for lease in kept)
