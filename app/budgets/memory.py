@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.aws import Aws, error_code
+from app.awsjson.wire import MOST_KEYS
 from app.budgets.control import CONTROL_KEY, Standing, rungs_attribute
 from app.budgets.history import History
 from app.budgets.ladder import Place
@@ -15,7 +16,6 @@ from app.budgets.policy import Rung
 
 LEASE_SECONDS = 120
 RENEW_SECONDS = 60.0
-READ_AT_ONCE = 100  # BatchGetItem's own bound
 _OF = "BUDGET#"
 _LEASE_KEY = {"pk": {"S": "CONTROL"}, "sk": {"S": "WATCHER"}}
 
@@ -129,8 +129,8 @@ class Memories:
     async def read(self, scopes: Sequence[str]) -> dict[str, Memory]:
         """What is remembered of scopes; an empty memory of each new one."""
         found = dict.fromkeys(scopes, "")
-        for at in range(0, len(scopes), READ_AT_ONCE):
-            keys = [_memory_key(scope) for scope in scopes[at : at + READ_AT_ONCE]]
+        for at in range(0, len(scopes), MOST_KEYS):
+            keys = [_memory_key(scope) for scope in scopes[at : at + MOST_KEYS]]
             while keys:
                 wanted = {self._table: {"Keys": keys, "ConsistentRead": True}}
                 answer = await self._aws.call("dynamodb", "batch_get_item", RequestItems=wanted)

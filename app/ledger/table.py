@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from app.aws import Aws, error_code
+from app.awsjson.wire import MOST_KEYS
 from app.ledger.attributes import item_attributes, parse_item, value_of
 from app.ledger.entries import Page, day_after, pack, unpack
 from app.ledger.evidence import Seen, dump_seen, parse_seen
@@ -23,7 +24,6 @@ CONFLICT_TRIES = 7
 CONFLICT_SECONDS = 0.01
 """Before the second try; each later one waits twice as long, less a random part: half a second in all."""
 _CHANCE = SystemRandom()
-_BATCH = 100  # BatchGetItem's own bound
 LIMITS = "L"
 _VERSION = "!"
 _DEFAULT = "="
@@ -202,8 +202,8 @@ class LedgerTable:
 
     async def _many(self, wanted: Sequence[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         """Items as they were a moment ago, at half the price; in no order, and without those that there are not."""
-        for at in range(0, len(wanted), _BATCH):
-            keys = list(wanted[at : at + _BATCH])
+        for at in range(0, len(wanted), MOST_KEYS):
+            keys = list(wanted[at : at + MOST_KEYS])
             while keys:
                 answer = await self._aws.call("dynamodb", "batch_get_item", RequestItems={self._table: {"Keys": keys}})
                 for item in answer["Responses"].get(self._table, ()):
