@@ -219,10 +219,11 @@ class ChatMeter(Alike):
             reason = choice.get("finish_reason")
             if reason is not None:
                 self._reasons.add(reason)
+                self._head = b""  # text after it is to be seen: the choice goes on
             self._running[choice.get("index", 0)] = reason is None
         given = chunk.get("usage")
         if given is None:
-            if self._tries and len(choices) == 1:
+            if self._tries and len(choices) == 1 and self._running[choices[0].get("index", 0)]:
                 self._learn_from(name, data, chunk, choices[0].get("delta") or {})
             return True
         usage = read_usage(given)
