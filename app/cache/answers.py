@@ -107,12 +107,10 @@ class Answers:
         spare = max(0.0, place.spare_seconds - fresh - stale)
         return Entry(body, content_type, model, status, self._wall_clock(), fresh, stale, spare)
 
-    def hold(self, place: Place, entry: Entry) -> bool:
-        """Hold an answer in this process; False when it is not to be found here."""
-        if not place.fields:
-            return False
-        self.memory.put(place.key, entry, 0.0, self._clock())
-        return place.key in self.memory
+    def hold(self, place: Place, entry: Entry) -> None:
+        """Hold an answer in this process."""
+        if place.fields:
+            self.memory.put(place.key, entry, 0.0, self._clock())
 
     def keep(self, place: Place, token: str, entry: Entry) -> None:
         """Hold an answer in this process, and store it for every replica. Never waits or raises."""

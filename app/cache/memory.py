@@ -60,9 +60,6 @@ class Memory:
         """Bytes held."""
         return self._bytes + self._road_bytes
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._held
-
     def find(self, key: str, now: float) -> Held | None:
         """The entry under a key, however old; one that is gone is dropped."""
         held = self._held.get(key)

@@ -273,11 +273,7 @@ class Flights:
         assert isinstance(reply.body, bytes)
         entry = self._answers.made(place, reply.body, work.plan.model.name, status=reply.status)
         if shared:
-            keep = partial(self._answers.store.keep, place, flight.token, entry)
-            if self._answers.hold(place, entry) and not flight.remote:
-                self._afterwards.add(keep)
-            else:
-                keep()  # nobody finds it here
+            self._answers.keep(place, flight.token, entry)  # at once: the next replica may be asked already
         self._forget(flight)
         flight.land(Landing(MISS, entry, reply.headers, reply.status))
         flight.end()
