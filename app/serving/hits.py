@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from app.errors import ApiError
@@ -17,7 +18,6 @@ from app.pipeline.authenticate import known_identity
 from app.pipeline.endpoints import ENDPOINTS
 from app.pipeline.messages import Call
 from app.pipeline.record import Record
-from app.serving.exchange import headers_of
 from app.serving.protocol import Whole
 from app.serving.v1 import new_request_id
 
@@ -41,20 +41,23 @@ class Hits:
         self._pipeline = pipeline
         self._asked = services.cache.memory.asked
 
-    def answer(self, path: bytes, raw: list[tuple[bytes, bytes]], body: bytes, held: float) -> Whole | None:
+    def answer(
+        self, path: bytes, raw: list[tuple[bytes, bytes]], headers: Mapping[str, str], body: bytes, held: float
+    ) -> Whole | None:
         """See `AtOnce`."""
         if not self._asked(body):
             return None
         try:
-            return self._answer(PATHS[path], raw, body, held)
+            return self._answer(PATHS[path], raw, headers, body, held)
         except Exception:
             # The ASGI way finds out, and tells the caller.
             log.exception("a kept answer could not be given at once")
             return None
 
-    def _answer(self, path: str, raw: list[tuple[bytes, bytes]], body: bytes, held: float) -> Whole | None:
+    def _answer(
+        self, path: str, raw: list[tuple[bytes, bytes]], headers: Mapping[str, str], body: bytes, held: float
+    ) -> Whole | None:
         began = time.perf_counter()
-        headers = headers_of(raw)
         if len(headers) != len(raw) or PRIORITY_HEADER in headers or self._gate.full:
             return None
         services = self._services

@@ -34,6 +34,8 @@ HEAD_SECONDS = 20.0
 """From the first byte of a request's head to its last."""
 MOST_WAITING = 100
 """Requests that wait on a connection for the answer before theirs: uvicorn reads on with every answer."""
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
+"""What stands in no header's value (RFC 9110, 5.5): uvicorn refuses it too."""
 _NONE, _HEAD, _BODY = range(3)
 
 
@@ -51,9 +53,9 @@ class AtOnce(NamedTuple):
 
     paths: Collection[bytes]
     """Of POST requests that are answered so."""
-    answer: Callable[[bytes, list[tuple[bytes, bytes]], bytes, float], Whole | None]
-    """Path, headers with names in lower case, body, and how long the head was held for it in seconds. None = it takes
-    longer; then nothing has happened. It never raises."""
+    answer: Callable[[bytes, list[tuple[bytes, bytes]], Mapping[str, str], bytes, float], Whole | None]
+    """Path, headers with names in lower case, the same to look into, body, and how long the head was held for it in
+    seconds. None = it takes longer; then nothing has happened. It never raises."""
     serve: Callable[[Cycle], Awaitable[None]]
     """Answers what takes longer."""
 
@@ -62,7 +64,7 @@ async def _nothing(_: Cycle) -> None:
     """Of an application that is shown no request."""
 
 
-NEVER = AtOnce((), lambda _path, _headers, _body, _held: None, _nothing)
+NEVER = AtOnce((), lambda _path, _raw, _headers, _body, _held: None, _nothing)
 
 
 class Protocol(HttpToolsProtocol):
@@ -168,7 +170,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         held = self._let_go()
-        whole = self._answer(self.url, self.headers, body, held)
+        whole = self._answer(self.url, self.headers, self._asked, body, held)
         if whole is None:
             self._serving = cycle = Cycle(self, self.url.decode(), self.headers, self._asked, body, held)
             self.cycle = cycle  # type: ignore[assignment]  # uvicorn asks it whether the answer is complete
@@ -258,17 +260,17 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
-        """Of an answer, as uvicorn's cycle makes it; raises RuntimeError for a header that would be two."""
+        """Of an answer, as uvicorn's cycle makes it; raises RuntimeError for a value that no header may have."""
         default = self.server_state.default_headers
         if self._head_of is not default:  # uvicorn makes another list each second, for the date
             self._head_of = default
             self._head = b"".join([name + b": " + value + b"\r\n" for name, value in default])
-        lines = [*map(": ".join, headers)]
-        text = "".join(lines)
-        if "\n" in text or "\r" in text:
-            raise RuntimeError("a line break in a header")
-        lines.append("\r\n")
-        return STATUS_LINE[status] + self._head + "\r\n".join(lines).encode("latin-1", "replace")
+        lines = [*map(": ".join, headers), "\r\n"]
+        text = "\r\n".join(lines).encode("latin-1", "replace")
+        # There are two for each end of a line, and none in a line.
+        if len(text) - len(text.translate(None, _CONTROLS)) != 2 * len(lines):
+            raise RuntimeError("a control character in a header")
+        return STATUS_LINE[status] + self._head + text
 
     # a connection that is idle: one timer for all its pauses, where uvicorn makes and ends one for each
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -91,9 +91,9 @@ class WebApp:
         return self._pipeline
 
     def _answer_at_once(
-        self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, held: float
+        self, path: bytes, raw: list[tuple[bytes, bytes]], headers: Mapping[str, str], body: bytes, held: float
     ) -> Whole | None:
-        return None if self._hits is None else self._hits.answer(path, headers, body, held)
+        return None if self._hits is None else self._hits.answer(path, raw, headers, body, held)
 
     def drain(self) -> None:
         """From now on /health/ready fails; requests are served as before."""

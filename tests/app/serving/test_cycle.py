@@ -27,7 +27,30 @@ class Served(Connection):
         return b"".join(self.wire.writes)
 
 
-@pytest.mark.parametrize("line", ["a\r\nset-cookie: x", "a\nb", "a\rb"])
+async def test_a_header_is_refused_for_the_same_characters_as_by_uvicorn() -> None:
+    async def taken(value: str, *, at_once: bool) -> bool:
+        async def serve(cycle: Cycle) -> None:
+            await cycle.send(200, [("x", value)], b"body")
+
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            headers = [(b"x", value.encode("latin-1"))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"body"})
+
+        connection = Served(serve) if at_once else Connection(at_once=False)
+        if not at_once:
+            connection.protocol.app = app
+        await connection.feed(request(b"another"))
+        said = b"".join(connection.wire.writes)
+        assert (b"x: " + value.encode("latin-1") in said) is said.startswith(b"HTTP/1.1 200")
+        return said.startswith(b"HTTP/1.1 200")
+
+    ways = [[await taken(f"a{chr(code)}b", at_once=way) for code in range(256)] for way in (True, False)]
+    assert ways[0] == ways[1]
+    assert ways[0].count(False) == 32  # all of the first 32 but the tab, and DEL
+
+
+@pytest.mark.parametrize("line", ["a\r\nset-cookie: x", "a\nb", "a\rb", "a\0b"])
 async def test_an_answer_whose_header_would_be_two_is_500_and_the_last(line: str) -> None:
     async def serve(cycle: Cycle) -> None:
         await cycle.send(200, [("x", line)], b"never seen")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -195,11 +195,13 @@ class Echo:
         if at_once:
             self.at_once = AtOnce((b"/kept",), self.known, self.serve)
 
-    def known(self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, held: float) -> Whole | None:
+    def known(
+        self, path: bytes, raw: list[tuple[bytes, bytes]], headers: Mapping[str, str], body: bytes, held: float
+    ) -> Whole | None:
         if b"kept" not in body:
             return None
         self.seen.append(("POST", body))
-        return Whole(200, [("x", "POST"), ("n", str(len(headers)))], body)
+        return Whole(200, [("x", "POST"), ("n", str(len(raw)))], body)
 
     async def serve(self, cycle: Cycle) -> None:
         assert cycle.body is not None
