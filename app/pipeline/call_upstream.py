@@ -104,7 +104,7 @@ class OpenAI:
 class _Line:
     """What the calls made for one request have in common."""
 
-    __slots__ = ("deadline", "key", "loop", "openai", "payment", "phases", "resilience", "turns", "unsure")
+    __slots__ = ("asked", "deadline", "key", "loop", "openai", "payment", "phases", "resilience", "turns", "unsure")
 
     def __init__(
         self,
@@ -124,6 +124,8 @@ class _Line:
         self.payment = payment
         self.turns = turns
         self.resilience = openai.resilience
+        self.asked = False
+        """An attempt was made: from now on each is a load that OpenAI would not have without the failure."""
         self.unsure = False
         """The attempt that failed may have reached OpenAI all the same."""
 
@@ -145,11 +147,14 @@ class _Line:
             result = await self.once(plan)
 
     async def fall_back(self, plan: Plan, result: Result) -> tuple[Plan, Result]:
-        """The answer of the first fallback model that has one; else the planned model's own result."""
+        """The answer of the first fallback model that has one; else the planned model's own result, at the latest when
+        the retry budget is used up. A model that is asked in the place of one that was not asked costs none of that."""
         try:
             for other in fallback_plans(plan):
                 if not self.openai.may_use(other.model.name):
                     continue
+                if self.asked and not self.resilience.budget.take():
+                    break
                 second = await self.ask_again(other, await self.once(other), 1)
                 if _succeeded(second):
                     self.resilience.metrics.count(FALLBACKS)
@@ -189,6 +194,7 @@ class _Line:
         healthy = paid = None
         try:
             self.phases.attempt()
+            self.asked = True
             self.unsure = False
             try:
                 openai = self.openai

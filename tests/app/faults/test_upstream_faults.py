@@ -122,6 +122,25 @@ async def test_when_half_of_the_calls_fail_the_extra_load_stays_in_the_budget(ga
     assert await gateway.spent_pico() == await gateway.answered_pico()
 
 
+async def test_fallbacks_are_of_the_same_budget_unless_nothing_was_asked_before(gateway: Gateway) -> None:
+    gateway.change_model(fallback=(OTHER,))
+    gateway.upstream.fault("status", code="server_error", times=None, every=2, match={"model": FAST})
+    requests = 60
+    statuses = [(await gateway.ask()).status for _ in range(requests)]
+    assert set(statuses) <= {200, 500}
+    extra = len(await gateway.calls()) - requests
+    assert 0 < extra <= RESERVE + SHARE * requests
+    gateway.upstream.admin("DELETE", "/faults")
+    gateway.upstream.fault("status", code="server_error", times=None, match={"model": FAST})
+    while not gateway.counted[BREAKER_OPEN]:
+        await gateway.ask()
+    assert gateway.pipeline._openai.resilience.budget.saved < 1, "spent"
+    made = len(await gateway.calls())
+    answered = [await gateway.ask() for _ in range(20)]
+    assert {outcome.headers["x-prodkit-model"] for outcome in answered} == {OTHER}
+    assert len(await gateway.calls()) == made + 20
+
+
 @both
 async def test_an_outage_is_met_by_a_breaker_a_probe_and_a_quiet_return(gateway: Gateway, stream: bool) -> None:
     gateway.upstream.fault("status", code="server_is_overloaded", times=None)
