@@ -22,7 +22,7 @@ from app.upstream.pool import Upstream
 from app.upstream.response import HELD_BYTES, BadAnswerError, CutError, Response, UnreachableError, UpstreamError
 from tests.app.conftest import free_port
 from tests.app.upstream.scripted import CHUNKED, KEY, Server, ask, read, whole
-from tests.app.valkey.test_lane import certificate
+from tests.app.valkey.test_shared_lane import certificate
 from tests.patience import PATIENCE_SECONDS
 
 __all__ = ["certificate"]  # a fixture
