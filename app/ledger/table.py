@@ -351,15 +351,22 @@ class LedgerTable:
         return await self._aws.call("dynamodb", operation, TableName=self._table, **parameters)
 
 
-def in_turns(coroutines: Iterable[Any], at_once: int) -> asyncio.Future[list[Any]]:
-    """Gather with at most so many running; exceptions are results."""
-    turns = asyncio.Semaphore(at_once)
+async def in_turns(coroutines: Iterable[Any], at_once: int) -> list[Any]:
+    """Gather with at most so many running; exceptions are results. Given up, it begins no more of them."""
+    found: list[Any] = []
+    todo = iter(coroutines)
 
-    async def turn(work: Any) -> Any:
-        async with turns:
-            return await work
+    async def work() -> None:
+        for coroutine in todo:  # each is made when its turn comes
+            number = len(found)
+            found.append(None)
+            try:
+                found[number] = await coroutine
+            except Exception as error:
+                found[number] = error
 
-    return asyncio.gather(*map(turn, coroutines), return_exceptions=True)
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    return found
 
 
 def _reasons(error: BaseException) -> list[dict[str, Any]]:

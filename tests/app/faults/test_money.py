@@ -22,7 +22,7 @@ from app.pipeline.pay import SLICE_TOKENS, Payment, feature_of, shows_every_toke
 from app.pipeline.record import Record
 from app.prices import Usage
 from app.upstream.http_client import Connection
-from app.upstream.pool import Pool
+from app.upstream.pool import Upstream
 from app.upstream.sse import Splitter, read
 from tests.app.conftest import wait_until
 from tests.app.faults.conftest import CHAT, RESPONSES, Gateway
@@ -181,12 +181,12 @@ async def test_a_caller_that_leaves_before_anything_was_sent_pays_nothing(
 ) -> None:
     connecting = asyncio.Event()
 
-    async def no_answer(_pool: Pool) -> Connection:
+    async def no_answer(_pool: Upstream) -> Connection:
         connecting.set()
         await asyncio.Event().wait()
         raise AssertionError("it waits for ever")
 
-    monkeypatch.setattr(Pool, "_open", no_answer)
+    monkeypatch.setattr(Upstream, "_open", no_answer)
     task = asyncio.create_task(gateway.ask(input="x" * 400, max_output_tokens=100))
     await asyncio.wait_for(connecting.wait(), PATIENCE_SECONDS)
     task.cancel()

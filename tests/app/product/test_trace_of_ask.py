@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from app.observability.metrics import CALLER_ERRORS, INPUT_TOKENS, REQUESTS, UPSTREAM_ERRORS, Metrics
 from local.openai.server import Running
 from tests.app.product.conftest import Site
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.process
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -29,8 +31,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return seen
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event":"request"' in line]
+async def lines(capsys: pytest.CaptureFixture[str], last: str) -> list[dict[str, Any]]:
+    """The lines of requests up to that of the endpoint `last`: they are written when nobody waits for anything."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while last not in {line["endpoint"] for line in found}:
+            await asyncio.sleep(0.01)
+            found += [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event":"request"' in line]
+    return found
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -38,12 +46,12 @@ async def test_a_question_is_one_trace_whose_lines_name_their_parent_and_one_req
     site: Site, counted: Counter[str], capsys: pytest.CaptureFixture[str], stream: bool
 ) -> None:
     await site.learn("notes", "The harbour opens at seven.")
-    capsys.readouterr()
+    await lines(capsys, "/v1/embeddings")
     counted.clear()
     question = {"question": "When does the harbour open?", "stream": stream}
     answer = await site.http.post("/ask", json=question, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
     assert answer.status_code == 200
-    *inner, outer = sorted(lines(capsys), key=lambda line: line["endpoint"] == "/ask")
+    *inner, outer = sorted(await lines(capsys, "/ask"), key=lambda line: line["endpoint"] == "/ask")
     assert [line["endpoint"] for line in inner] == ["/v1/embeddings", "/v1/responses"]
     assert {line["trace_id"] for line in (*inner, outer)} == {TRACE}
     assert {line["request_id"] for line in (*inner, outer)} == {answer.headers["x-request-id"]}
@@ -59,11 +67,11 @@ async def test_what_fails_inside_fails_one_request(
     site: Site, counted: Counter[str], simulator: Running, capsys: pytest.CaptureFixture[str], stream: bool
 ) -> None:
     await site.learn("notes", "The harbour opens at seven.")
+    await lines(capsys, "/v1/embeddings")
     counted.clear()
-    capsys.readouterr()
     simulator.fault("cut", after=6, match={"path": "/v1/responses"})
     answer = await site.http.post("/ask", json={"question": "When?", "stream": stream})
     assert answer.status_code == (200 if stream else 502)
+    [outer] = [line for line in await lines(capsys, "/ask") if line["endpoint"] == "/ask"]
     assert (counted[REQUESTS], counted[UPSTREAM_ERRORS], counted[CALLER_ERRORS]) == (1, 1, 0)
-    [outer] = [line for line in lines(capsys) if line["endpoint"] == "/ask"]
     assert (outer["status"], outer["domain"]) == (answer.status_code, "upstream")
