@@ -127,6 +127,9 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         between = (found.least, found.most) if found else None
         return Goal(text, "%", 10, False, own(name), 1, between)
 
+    def single(how: str, name: str) -> Goal:
+        return Goal(f"added latency, median, {how}", "ms", 0.4, False, own(name), 2)
+
     def tail() -> float | None:
         # So many failed that the 99th percentile is one of them: measured, and endless.
         return (
@@ -144,14 +147,8 @@ def goals(measured: Mapping[str, Mapping[str, Spread]]) -> list[Goal]:
         added("CPU time that the limits add to a request", "limits_percent"),
         Goal("requests for the CPU time of one of LiteLLM's", "", 25, True, times("litellm"), 1),
         Goal("requests for the CPU time of one of Portkey's", "", 2, True, times("portkey"), 1),
-        Goal(
-            "added latency, median, one request at a time, CPUs halting between two",
-            "ms",
-            0.4,
-            False,
-            own("added_p50_ms"),
-            2,
-        ),
+        single("one request after the other", "added_awake_p50_ms"),
+        single("one request each 20 ms", "added_p50_ms"),
         Goal("added latency, 99th percentile, 32 requests in flight", "ms", 5, False, tail(), 1),
         Goal("CPU time a 42-chunk stream, 200 at once", "ms", 2, False, own("cpu_ms_per_stream"), 2),
         Goal("added time to the first token, median, 200 at once", "ms", 60, False, own("added_first_byte_ms"), 1),
