@@ -12,47 +12,18 @@ from app.errors import ApiError
 from app.key_store import KeyStore
 from app.keys import Identity, create_key, key_hash, key_key, revoke_key
 from tests.app.conftest import CloudParts, free_port
+from tests.app.counting import Clock, CountingAws
+from tests.app.test_keys import TABLE, client, key_id, tenant
 from tests.patience import PATIENCE_SECONDS
 
+__all__ = ["client"]  # a fixture
+
 pytestmark = pytest.mark.process
-TABLE = "state"
-
-
-class Clock:
-    """A clock that a test turns."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class CountingAws(Aws):
-    """The app's own clients, and how often they were called."""
-
-    calls = 0
-
-    async def call(self, service: str, operation: str, /, **parameters: Any) -> Any:
-        self.calls += 1
-        return await super().call(service, operation, **parameters)
 
 
 @pytest.fixture
 def counting(cloud: CloudParts) -> CountingAws:
     return CountingAws("us-east-1", cloud.url)
-
-
-@pytest.fixture
-def client(cloud: CloudParts) -> Any:
-    return cloud.client("dynamodb")
-
-
-def tenant() -> str:
-    return f"t-{secrets.token_hex(4)}"
-
-
-def key_id(key: str) -> str:
-    return key.split("_")[1]
 
 
 async def test_a_created_key_is_known_by_everything_it_was_given(client: Any, counting: CountingAws) -> None:

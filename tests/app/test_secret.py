@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import Any
 
 import pytest
 
@@ -11,27 +10,9 @@ from app import secret
 from app.aws import Aws
 from app.secret import OpenAIKey, parse_key
 from tests.app.conftest import CloudParts, free_port
+from tests.app.counting import Clock, CountingAws
 
 FIRST, SECOND = "sk-" + "a" * 40, "sk-" + "b" * 40
-
-
-class Clock:
-    """A clock that a test turns."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class CountingAws(Aws):
-    """The app's own clients, and how often they were called."""
-
-    calls = 0
-
-    async def call(self, service: str, operation: str, /, **parameters: Any) -> Any:
-        self.calls += 1
-        return await super().call(service, operation, **parameters)
 
 
 @pytest.fixture

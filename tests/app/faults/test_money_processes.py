@@ -17,24 +17,14 @@ from app.ledger.bill import read_bill
 from app.ledger.watch import boot_of
 from local.openai.server import Running
 from tests.app.conftest import BASE_ENVIRONMENT, CloudParts, wait_until
+from tests.app.ledger.conftest import table
 from tests.app.replica import Replica, made_up_openai_key, openai_secret, prodkit_key, replica
 from tests.patience import PATIENCE_SECONDS
 
+__all__ = ["table"]  # a fixture
+
 pytestmark = pytest.mark.process
 BUDGET = 1_500_000_000
-
-
-@pytest.fixture
-def table(cloud: CloudParts) -> str:
-    """A ledger table of its own: what the simulator bills must be all that is in it."""
-    name = f"ledger-{secrets.token_hex(4)}"
-    cloud.client("dynamodb").create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("pk", "sk")],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-    )
-    return name
 
 
 @pytest.fixture

@@ -75,12 +75,12 @@ async def make(cloud: CloudParts) -> AsyncIterator[Made]:
 
 @pytest.fixture
 def table(cloud: CloudParts) -> str:
-    """A ledger of a test's own, for what it does to the organisation."""
+    """A ledger of a test's own: for what it does to the organisation, or as all that is billed must be in it."""
     name = f"ledger-{secrets.token_hex(4)}"
     cloud.client("dynamodb").create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("pk", "sk")],
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
     )
     return name
