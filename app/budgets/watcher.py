@@ -32,7 +32,7 @@ from app.budgets.rota import Rota, Turn
 from app.budgets.runaway import Habit
 from app.budgets.scope import ORG
 from app.budgets.window import Span, window_at
-from app.ledger.table import in_turns
+from app.turns import in_turns
 
 if TYPE_CHECKING:
     from app.models import Models

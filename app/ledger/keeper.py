@@ -23,9 +23,10 @@ from app.ledger.limits import DAILY, MONTHLY, Limits
 from app.ledger.once import Once
 from app.ledger.pace import beat_seconds, idle_seconds, page_due, publish_due
 from app.ledger.sweep import Sweep
-from app.ledger.table import LedgerTable, in_turns
+from app.ledger.table import LedgerTable
 from app.ledger.watch import AWAY_SECONDS, BACK_SECONDS, EMERGENCY_SECONDS
 from app.prices import usd
+from app.turns import in_turns
 
 log = logging.getLogger(__name__)
 

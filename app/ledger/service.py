@@ -17,8 +17,9 @@ from app.ledger.item import UNBOUNDED_PICO, Item, SetAside, Use
 from app.ledger.keeper import KINDS, MAX_UNWRITTEN, SPANS, TRIES, Keeper, LedgerAwayError
 from app.ledger.lease import Lease, State
 from app.ledger.limits import MONTHLY
-from app.ledger.table import Default, Refused, Write, in_turns
+from app.ledger.table import Default, Refused, Write
 from app.ledger.watch import EMERGENCY_SECONDS
+from app.turns import in_turns
 
 log = logging.getLogger(__name__)
 

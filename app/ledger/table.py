@@ -351,24 +351,6 @@ class LedgerTable:
         return await self._aws.call("dynamodb", operation, TableName=self._table, **parameters)
 
 
-async def in_turns(coroutines: Iterable[Any], at_once: int) -> list[Any]:
-    """Gather with at most so many running; exceptions are results. Given up, it begins no more of them."""
-    found: list[Any] = []
-    todo = iter(coroutines)
-
-    async def work() -> None:
-        for coroutine in todo:  # each is made when its turn comes
-            number = len(found)
-            found.append(None)
-            try:
-                found[number] = await coroutine
-            except Exception as error:
-                found[number] = error
-
-    await asyncio.gather(*(work() for _ in range(at_once)))
-    return found
-
-
 def _reasons(error: BaseException) -> list[dict[str, Any]]:
     """Why a transaction was cancelled, one reason for each of its items; none for any other error."""
     return list(getattr(error, "response", {}).get("CancellationReasons", ()))
