@@ -133,17 +133,17 @@ class Children:
     ) -> int:
         """`order`, wait, SIGKILL to the whole group; the exit status. A child that is gone is only forgotten."""
         if child.running:
-            _signal(child.pid, order)
+            _signal(child, order)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
                     await child.process.wait()
-        _signal(child.pid, signal.SIGKILL)
+        _signal(child, signal.SIGKILL)
         await child.process.wait()
         return self.forget(child)
 
     def forget(self, child: Child) -> int:
         """Take an ended child, and whatever it left of its group, off the list; its exit status."""
-        _signal(child.pid, signal.SIGKILL)
+        _signal(child, signal.SIGKILL)
         if child in self.children:
             self.children.remove(child)
             self._tell(f"-{child.pid}")
@@ -153,7 +153,7 @@ class Children:
     def kill_all(self) -> None:
         """End every process now."""
         for child in self.children:
-            _signal(child.pid, signal.SIGKILL)
+            _signal(child, signal.SIGKILL)
 
     async def close(self) -> None:
         """Stop what still runs, remove the run directory unless it is kept, and let the guard go."""
@@ -167,9 +167,22 @@ class Children:
         await asyncio.to_thread(self._guard.wait)
 
 
-def _signal(group: int, number: signal.Signals) -> None:
+def _signal(child: Child, number: signal.Signals) -> None:
+    """To a child's group, which may outlive it; to nobody else."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is gone; macOS says so with EPERM
-        os.killpg(group, number)
+        # No process gets the number of a group that is still there: one that has it now leads a group of its own.
+        if child.running or not _exists(child.pid):
+            os.killpg(child.pid, number)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def base_environment() -> dict[str, str]:

@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -78,6 +80,26 @@ async def test_grandchildren_end_with_their_group() -> None:
         os.kill(child.pid, signal.SIGKILL)
         await children.stop(child)
         await until(lambda: not alive(child.announced["pid"]))
+
+
+async def test_who_got_the_number_of_a_child_that_has_ended_is_left_alone() -> None:
+    async with Children() as children:
+        ended = await children.start("ended", [sys.executable, "-c", ""], base_environment())
+        await ended.process.wait()
+        stranger = await asyncio.create_subprocess_exec(*FOREVER, start_new_session=True)
+        try:
+            # As if the system had come round to this number again.
+            namesake = SimpleNamespace(pid=stranger.pid, returncode=0, wait=_waited)
+            ended.process = cast(asyncio.subprocess.Process, namesake)
+            children.kill_all()
+            await children.stop(ended)
+        finally:
+            stranger.terminate()
+            assert await stranger.wait() == -signal.SIGTERM  # not the SIGKILL of a group
+
+
+async def _waited() -> int:
+    return 0
 
 
 async def test_a_server_that_ends_before_it_is_ready_says_why() -> None:
