@@ -248,6 +248,8 @@ class Pipeline:
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = work.deadline
+            # Nobody is waited for longer than OpenAI: Valkey's answer may come sooner than this is done.
+            self.afterwards.run_soon()
             served, answer = await self._openai.ask(plan, record.phases, self._loop, deadline, work.payment, turns)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, work.payment, deadline=deadline)

@@ -15,7 +15,6 @@ from app.cache.store import Claim
 from app.cache.wishes import key_reused
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
-from app.pipeline.afterwards import Afterwards
 from app.pipeline.follow import JOIN, broken, follow, publish
 from app.pipeline.headers import own_headers
 from app.pipeline.lead import Lead
@@ -56,9 +55,6 @@ class Maker(Protocol):
     def write(self, record: Record) -> None:
         """End a record."""
 
-    afterwards: Afterwards
-    """For what no caller waits for."""
-
 
 class Flights:
     """The questions that are being asked by this process, or followed by it."""
@@ -71,7 +67,6 @@ class Flights:
         self._loop = asyncio.get_running_loop()
         self._later = maker.later
         self._write = maker.write
-        self._afterwards = maker.afterwards
         self._flights: dict[str, Flight] = {}
 
     def board(self, work: Work, place: Place, *, shared: bool = True) -> Coroutine[Any, Any, Reply]:
@@ -227,7 +222,6 @@ class Flights:
             asked = store.ask(place, flight.token, self._longest(work), anew=flight.background)
             if not work.record.rung:  # near the end of a budget nothing is taken for an answer that may be there
                 self._maker.prepare(work)
-            self._afterwards.run()
             claim = await store.claimed(place, flight.token, asked)
         except ValkeyAwayError:
             return None
