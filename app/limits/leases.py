@@ -46,6 +46,8 @@ class Leases:
         self._active: dict[Scope, None] = {}
         self._timers: dict[Scope, asyncio.TimerHandle] = {}
         self._ticker: asyncio.TimerHandle | None = None
+        self._others = 0
+        """Other replicas as of the last tick, at the limit where most were seen."""
         self._stopped = False
 
     def note(self, scope: Scope) -> None:
@@ -68,7 +70,7 @@ class Leases:
             return
         self.note(scope)
         if not self._valkey.reachable:
-            scope.fail(self._clock())
+            scope.fail(self._clock(), self._others)
             return
         scope.asking = True
         slot = self._slots.get(scope.slot)
@@ -141,6 +143,7 @@ class Leases:
 
     def _tick(self) -> None:
         self._ticker = None
+        self._others = max((scope.others for scope in self._active), default=self._others)
         for scope in list(self._active):
             if scope.active:
                 self.ask(scope)
@@ -185,7 +188,7 @@ class Leases:
             if not isinstance(error, ValkeyAwayError):
                 log.error("Valkey's answer about limits makes no sense", extra={"fields": {"reason": str(error)}})
             for scope in scopes:
-                scope.fail(self._clock())
+                scope.fail(self._clock(), self._others)
         finally:
             for scope in scopes:
                 scope.asking = False

@@ -10,7 +10,7 @@ from app.limits.queue import FairQueue, Waiter
 from app.limits.scripts import ANSWERS
 
 ASSUMED_REPLICAS = 2
-"""A replica cut off from Valkey grants its part of a limit, never all of it: a half, or less where more were seen."""
+"""A replica cut off from Valkey grants its part of a limit, never all of it: a half, or less when it saw more."""
 LEASE_SECONDS = 5.0
 """By the server's clock, after which what a silent replica held counts as used."""
 VALID_SECONDS = 4.0
@@ -47,7 +47,6 @@ class Scope:
         "_free_level",
         "_left_valkey",
         "_measured",
-        "_others",
         "_synced",
         "_wanted_streams",
         "active",
@@ -59,6 +58,7 @@ class Scope:
         "label",
         "limits",
         "next_ask",
+        "others",
         "queue",
         "requests",
         "slot",
@@ -87,7 +87,8 @@ class Scope:
         self.next_ask = NEVER
         """When somebody who waits will be asked for again."""
         self._asked = self._synced = self._measured = self._filled = self._left_valkey = NEVER
-        self._others = self._begun = 0
+        self.others = self._begun = 0
+        """Other replicas that held a part of it, or waited for one, when the server was last asked."""
         self._free_level = float(limits.streams)
         self._wanted_streams = 0.0
 
@@ -198,7 +199,7 @@ class Scope:
         """The limits that hold here: all of them, or this replica's share while it is alone."""
         if not self.alone:
             return self.limits
-        replicas = max(ASSUMED_REPLICAS, self._others + 1)
+        replicas = max(ASSUMED_REPLICAS, self.others + 1)
         return Limits(*(max(1, limit // replicas) if limit else 0 for limit in self.limits))
 
     # Talking to the server.
@@ -264,7 +265,7 @@ class Scope:
         if self.limits.streams:
             self.free += int(words[2])
         self._free_level, self._wanted_streams = words[5], words[13]
-        self._others = int(words[14])
+        self.others = int(words[14])
         self._synced, self.until = now, self._asked + VALID_SECONDS
         self.active = bool(self.queue) or self.requests.touched or self.tokens.touched or bool(self.busy + self.free)
         return False
@@ -272,10 +273,11 @@ class Scope:
     def _learn(self, requests: float, tokens: float, offset: float, token_offset: float) -> None:
         """The limits in force, for a scope whose limits others may have learnt; ours are the document's."""
 
-    def fail(self, now: float) -> None:
-        """Valkey is away: this replica's share from now on, or still."""
+    def fail(self, now: float, others: int = 0) -> None:
+        """Valkey is away: this replica's share from now on, or still; `others` were seen at other limits."""
         if self.alone:
             return
+        self.others = max(self.others, others)
         self.requests.fail()
         self.tokens.fail()
         if now >= self.until:

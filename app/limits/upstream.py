@@ -174,9 +174,9 @@ class UpstreamScope(Scope):
         self._targets = (targets[0], targets[1])
         return news
 
-    def fail(self, now: float) -> None:
+    def fail(self, now: float, others: int = 0) -> None:
         """Valkey is away: nothing can be compared any more."""
-        super().fail(now)
+        super().fail(now, others)
         self._doubts.clear()
         self._least = (_Least(), _Least())
 
