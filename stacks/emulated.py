@@ -4,6 +4,7 @@ The process outlives the command, so that a second `up` finds what the first one
 is gone, and the state that tells of it is thrown away too. One that runs and is only slow is waited for.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -107,7 +108,11 @@ class Emulation:
 
     def end(self) -> None:
         """End the process; what it held is gone, its log and the state stay."""
-        _end(self.pid)
+        process = _STARTED.pop(self.pid, None)
+        if process:
+            _end_started(process)
+        elif _answers(self) is not False:  # else it has ended, and its number may be another process's by now
+            _end(self.pid)
 
     def forget(self) -> None:
         """End the process and delete the folder."""
@@ -140,7 +145,7 @@ def find(folder: Path) -> Emulation | None:
     record = json.loads(file.read_text())
     known = Emulation(folder, record["url"], record["pid"], found=True)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (answer := _answers(known.url)) is None and _lives(known.pid):
+    while (answer := _answers(known)) is None and _lives(known.pid):
         if time.monotonic() > deadline:
             raise EmulationError(
                 f"the emulated AWS (process {known.pid}) runs and has not answered for {PATIENCE_SECONDS:.0f} s; "
@@ -184,15 +189,16 @@ def plugin_problem(environment: Mapping[str, str]) -> str | None:
     return f"Pulumi's AWS plugin {wanted} is not installed; run: pulumi plugin install resource aws v{wanted}"
 
 
-def _answers(url: str) -> bool | None:
+def _answers(known: Emulation) -> bool | None:
     """Whether it is there; None when that cannot be told, as nothing came back in time or whole."""
-    request = urllib.request.Request(f"{url}/_emulator/clock", data=b"{}", method="POST")  # noqa: S310 - our own address
+    url = f"{known.url}/_emulator/process"
+    request = urllib.request.Request(url, data=b"{}", method="POST")  # noqa: S310 - our own address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=ASK_SECONDS) as answer:
-            return "now" in json.load(answer)
+            return bool(json.load(answer) == {"pid": known.pid})
     except (urllib.error.HTTPError, ValueError):
-        return False  # something else has its port by now
+        return False  # something else has its port by now; another emulated AWS, when it says another number
     except (OSError, HTTPException) as error:
         refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
         return False if refused else None
@@ -209,19 +215,22 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _end(pid: int) -> None:
-    """SIGTERM, and SIGKILL when that did not help in time."""
-    process = _STARTED.pop(pid, None)
+def _end_started(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, and SIGKILL when that did not help in time; nothing to one that has ended."""
+    process.terminate()
     try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _end(pid: int) -> None:
+    """The same for what another command started, and nobody waits for here."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
-            if process and process.poll() is not None:
-                return
             time.sleep(0.05)
             os.kill(pid, 0)
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it has ended
-    if process:
-        process.wait()

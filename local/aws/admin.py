@@ -1,5 +1,6 @@
 """What a test does to the emulated world and AWS has no API for: POST /_emulator/<path> with a JSON object."""
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +39,11 @@ def fail_next_deployment(body: Record) -> Record:
     return ecs_deployments.fail_next(body)
 
 
+def process(_body: Record) -> Record:
+    """Which process answers, for who remembers an address and a number that others may have by now."""
+    return {"pid": os.getpid()}
+
+
 def refuse(body: Record) -> Record:
     """`{"operation": "sqs:CreateQueue", "code": "RequestThrottled"}`: refuse the next call, or the next `times`.
 
@@ -55,6 +61,7 @@ ADMIN: Final[dict[str, Admin]] = {
     "clock": clock,
     "ecs/fail-next-deployment": fail_next_deployment,
     "operations": operations,
+    "process": process,
     "refuse": refuse,
     "reset": reset,
 }

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local import guard
 from local.children import ROOT, ChildFailedError, Children, base_environment, exit_text, python
 from local.guard import survivors
 from tests.patience import PATIENCE_SECONDS
@@ -134,8 +135,21 @@ async def test_a_run_that_is_killed_leaves_no_process_and_no_directory() -> None
 def test_the_guard_ends_exactly_what_was_started_and_not_stopped(told: list[tuple[str, int]]) -> None:
     last = {group: kind for kind, group in told}
     groups, directories = survivors(f"{kind}{group}\n" for kind, group in told)
-    assert groups == {group for group, kind in last.items() if kind == "+"}
+    assert groups.keys() == {group for group, kind in last.items() if kind == "+"}
     assert directories == set()
+
+
+async def test_the_guard_leaves_alone_who_got_the_number_of_a_child_that_has_ended() -> None:
+    one = await asyncio.create_subprocess_exec(*FOREVER, start_new_session=True)
+    groups, _ = survivors([f"+{one.pid}\n"])
+    assert groups[one.pid].isdecimal()
+    guard.end(one.pid, str(int(groups[one.pid]) - 1))  # as if that had been an earlier process
+    guard.end(one.pid, "")  # or one that was gone before it was looked at
+    await asyncio.sleep(0.1)
+    assert alive(one.pid)
+    guard.end(one.pid, groups[one.pid])
+    assert await one.wait() == -signal.SIGKILL
+    guard.end(one.pid, groups[one.pid])  # of no effect
 
 
 def test_the_guard_refuses_a_line_it_does_not_know() -> None:

@@ -176,7 +176,7 @@ def ended_process() -> int:
 
 def test_an_emulated_aws_that_is_only_slow_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulated, "ASK_SECONDS", 0.2)
-    with listener(2, b'{"now": 1}') as url:
+    with listener(2, b'{"pid": %d}' % os.getpid()) as url:
         found = emulated.emulation(kept(tmp_path / "dev", url, os.getpid()), "prodkit")
         assert (found.url, found.found) == (url, True)
 
@@ -196,12 +196,24 @@ def test_one_that_never_answers_is_named_and_nothing_of_it_is_deleted(
 def test_an_address_that_somebody_else_has_by_now_is_no_emulated_aws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with listener(0, b"welcome") as url:
-        assert emulated.find(kept(tmp_path / "other", url, os.getpid())) is None
+    for number, body in enumerate((b"welcome", b"[]", b'{"pid": %d}' % ended_process())):
+        with listener(0, body) as url:
+            assert emulated.find(kept(tmp_path / f"other-{number}", url, os.getpid())) is None
     assert emulated.find(kept(tmp_path / "nobody", url, os.getpid())) is None
     monkeypatch.setattr(emulated, "ASK_SECONDS", 0.05)
     with listener(1_000, b"") as url:
         assert emulated.find(kept(tmp_path / "silent", url, ended_process())) is None
+
+
+def test_who_got_the_number_of_an_emulated_aws_that_has_ended_is_left_alone(tmp_path: Path) -> None:
+    for body in (None, b"welcome", b'{"pid": %d}' % ended_process()):
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+            try:
+                with listener(0, body) if body else contextlib.nullcontext("http://127.0.0.1:1") as url:
+                    emulated.Emulation(tmp_path, url, stranger.pid, found=True).end()
+            finally:
+                stranger.communicate(b"\n")
+            assert stranger.returncode == 0
 
 
 def test_destroying_a_protected_emulated_stack_is_refused_with_the_way_on(
