@@ -5,9 +5,11 @@
 
 import argparse
 import asyncio
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from local.announce import announce
 from local.children import Child, Children, base_environment, python
 
 BINARIES = ("valkey-server", "redis-server")
+OLDEST_REDIS = 7
+"""Its first version with `SET ... NX GET`; every Valkey has it."""
 START_SECONDS = 10.0
 PORT_ATTEMPTS = 5
 
@@ -29,8 +33,14 @@ class Cache(NamedTuple):
 
 
 def installed() -> str | None:
-    """The path of a real server on PATH, or None."""
-    return next((path for name in BINARIES if (path := shutil.which(name))), None)
+    """The path of a real server on PATH that is new enough, or None."""
+    return next((path for name in BINARIES if (path := shutil.which(name)) and not _too_old(path)), None)
+
+
+def _too_old(path: str) -> bool:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=START_SECONDS).stdout
+    redis = re.match(r"Redis server v=(\d+)", said)
+    return redis is not None and int(redis[1]) < OLDEST_REDIS
 
 
 async def start(children: Children) -> Cache:
@@ -38,7 +48,8 @@ async def start(children: Children) -> Cache:
     binary = installed()
     if binary is None:
         child = await children.announced("cache", python("local.cache"), base_environment())
-        return Cache(child.announced["endpoint"], f"embedded; neither {' nor '.join(BINARIES)} is on PATH")
+        none = f"embedded; neither {' nor '.join(BINARIES)} (from {OLDEST_REDIS}.0 on) is on PATH"
+        return Cache(child.announced["endpoint"], none)
     for attempt in range(PORT_ATTEMPTS):
         port = free_port()
         child = await children.start("cache", [binary, *_options(port, str(children.directory))], base_environment())

@@ -23,6 +23,7 @@ async def uses(endpoint: str) -> None:
         await client.set("blob", value, ex=60)
         assert await client.get("blob") == value
         assert 0 < await client.ttl("blob") <= 60
+        assert [await client.set("claim", name, nx=True, get=True, px=60_000) for name in "ab"] == [None, b"a"]
         script = client.register_script(INCREMENT)
         answers = await asyncio.gather(*(script(keys=["{limit:k}"], args=[2]) for _ in range(8)))
         assert sorted(number for number, _ in answers) == [2, 4, 6, 8, 10, 12, 14, 16]
@@ -32,7 +33,7 @@ async def test_the_embedded_cache_serves_when_none_is_installed(monkeypatch: pyt
     monkeypatch.setattr(cache, "installed", lambda: None)
     async with Children() as children:
         made = await cache.start(children)
-        assert "neither valkey-server nor redis-server is on PATH" in made.server
+        assert "neither valkey-server nor redis-server (from 7.0 on) is on PATH" in made.server
         await uses(made.endpoint)
 
 
@@ -66,3 +67,14 @@ async def test_a_server_found_on_path_is_started_on_a_free_port(
         host, _, port = made.endpoint.rpartition(":")
         assert host == "127.0.0.1"
         assert int(port) > 0
+
+
+@pytest.mark.parametrize(("version", "used"), [("6.2.14", False), ("7.0.15", True), ("12.0.0", True)])
+def test_a_redis_that_lacks_what_the_app_uses_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, used: bool
+) -> None:
+    fake = tmp_path / "redis-server"
+    fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=00000000:0 bits=64\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cache.installed() == (str(fake) if used else None)
