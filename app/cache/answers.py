@@ -105,7 +105,7 @@ class Answers:
         fresh, stale = place.policy.ttl_seconds * (1 - JITTER_SHARE * self._chance()), place.policy.stale_seconds
         content_type = sse.MEDIA_TYPE if place.stream and status == 200 else "application/json"
         spare = max(0.0, place.spare_seconds - fresh - stale)
-        return Entry(body, content_type, model, status, self._wall_clock(), fresh, stale, spare)
+        return Entry(body, content_type, model, status, self._wall_clock(), fresh, stale, spare, place.fingerprint)
 
     def hold(self, place: Place, entry: Entry) -> None:
         """Hold an answer in this process."""

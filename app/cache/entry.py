@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import orjson
 
+KEPT = b"A"
+"""The first byte of an answer that is stored; a claim begins otherwise."""
 DIGEST_BYTES = 16
 LENGTH_BYTES = 4
 MAX_META_BYTES = 4_096
@@ -31,14 +33,16 @@ class Entry:
     """After that, how long it may be given once more while a new one is made."""
     spare_seconds: float = 0.0
     """After that, how long it is there for callers whose budget nears its end, and for them alone."""
+    fingerprint: str = ""
+    """Of the request behind an idempotency key."""
 
 
-_TYPES = {"content_type": str, "model": str, "status": int}
+_TYPES = {"content_type": str, "model": str, "status": int, "fingerprint": str}
 _NUMBERS = ("made_at", "fresh_seconds", "stale_seconds", "spare_seconds")
 
 
 def encode(key: str, entry: Entry) -> bytes:
-    """What is stored under a key: a digest over key and rest, the length of the description, description and body.
+    """What is stored under a key: KEPT, a digest over key and rest, length of the description, description and body.
 
     Everything that is kept outside this process passes here and through `decode`, with the tenant in the key: the
     place for a key of each tenant's own.
@@ -52,16 +56,17 @@ def encode(key: str, entry: Entry) -> bytes:
             "fresh_seconds": entry.fresh_seconds,
             "stale_seconds": entry.stale_seconds,
             "spare_seconds": entry.spare_seconds,
+            "fingerprint": entry.fingerprint,
         }
     )
     rest = b"".join((len(meta).to_bytes(LENGTH_BYTES, "big"), meta, entry.body))
-    return _digest(key, rest) + rest
+    return KEPT + _digest(key, rest) + rest
 
 
 def decode(key: str, value: bytes) -> Entry | None:
     """The entry in a stored value; None when it is damaged or was stored under another key."""
-    digest, rest = value[:DIGEST_BYTES], value[DIGEST_BYTES:]
-    if digest != _digest(key, rest):
+    rest = value[len(KEPT) + DIGEST_BYTES :]
+    if value[: len(KEPT) + DIGEST_BYTES] != KEPT + _digest(key, rest):
         return None
     length = int.from_bytes(rest[:LENGTH_BYTES], "big")
     if not 0 < length <= MAX_META_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.valkey.client import Script
 
-FORMAT = "5"  # of keys and values: a new one makes every old entry a miss
+FORMAT = "6"  # of keys and values: a new one makes every old entry a miss
 EPOCHS = "cache:{epochs}:values"
 """A field for each tag that was invalidated; the field without a name stands for every other."""
 EVENTS = "cache:{epochs}:events"
@@ -111,92 +111,95 @@ return 0
 """
 )
 
-# A question's key is a hash: `v` the answer, `t` and `o` the token and the replica of who asks OpenAI just now, `b` the
-# request's fingerprint, `j` = another replica waits, `d` = over without an answer to keep, `f` = what there is instead.
-# It has one of `v` and `t`, or both. The second key is the text of a stream so far: CLAIM and KEEP get it for a stream.
+# Keys of the next six: a question's, that of a claim beside its answer, that of an asker's text.
+# The first holds the answer (app/cache/entry.py), or the claim of the replica that asks OpenAI for it: CLAIMED, 1 when
+# another replica waits and else 0, token, replica and the request's fingerprint with spaces between. The second holds
+# such a claim while there is an answer already; the third, which names a token, what that one's stream has said so far,
+# or what those who waited for it are given although it is not kept.
+
+CLAIMED = "C"
+MAX_CLAIM_BYTES = 256
+_ASKS = f"""
+local function asks(key)  -- the token of who does
+  return redis.call('GETRANGE', key, 0, {MAX_CLAIM_BYTES - 1}):match('^{CLAIMED}.(%S+) ')
+end
+"""
 
 CLAIM = Script(
-    """
--- token, replica, milliseconds, fingerprint, '1' to ask although there is an answer
-local found = redis.call('HMGET', KEYS[1], 'v', 't', 'o', 'b', 'd')
-local busy = found[2] and not found[5]
-if found[1] and (ARGV[5] ~= '1' or busy) then return {'answer', found[1], found[4] or ''} end
-if busy then
-  redis.call('HSET', KEYS[1], 'j', '1')
-  return {'busy', found[2], found[3], found[4] or ''}
+    f"""
+-- claim, milliseconds, '1' to ask although there is an answer, a value that is worth nothing (how it begins)
+-- Answers as a native SET with NX and GET does: what was there, or nil for the right to ask.
+local found = redis.pcall('GETRANGE', KEYS[1], 0, {MAX_CLAIM_BYTES - 1})
+if type(found) == 'table' or found == ARGV[4] then
+  redis.call('DEL', KEYS[1])
+  found = ''
 end
-local lasts = -1
-if found[1] or found[2] then
-  redis.call('HDEL', KEYS[1], 'd', 'f', 'j')
-  lasts = redis.call('PTTL', KEYS[1])
+if found:sub(1, 1) == '{CLAIMED}' then
+  redis.call('SETRANGE', KEYS[1], 1, '1')
+elseif found == '' then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return false
+elseif ARGV[3] == '1' and redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return false
 end
-if KEYS[2] then redis.call('DEL', KEYS[2]) end
-redis.call('HSET', KEYS[1], 't', ARGV[1], 'o', ARGV[2], 'b', ARGV[4])
-if lasts < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
-return {'lead'}
+return redis.call('GET', KEYS[1])
 """
 )
 
 TAKE_OVER = Script(
-    """
--- the dead one's token, token, replica, milliseconds
-if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 't', ARGV[2], 'o', ARGV[3])
-redis.call('HDEL', KEYS[1], 'd', 'f')
-redis.call('DEL', KEYS[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+    _ASKS
+    + """
+-- the dead one's token, claim, milliseconds
+if asks(KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[3])
 return 1
 """
 )
 
 KEEP = Script(
-    """
--- token, answer, milliseconds, fingerprint: nothing when another asks by now
-local token = redis.call('HGET', KEYS[1], 't')
+    _ASKS
+    + """
+-- token, answer, milliseconds: nothing when another asks by now
+local token = asks(KEYS[1]) or asks(KEYS[2])
 if token and token ~= ARGV[1] then return 0 end
-redis.call('DEL', unpack(KEYS))
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'b', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[2], KEYS[3])
 return 1
 """
 )
 
 RELEASE = Script(
-    """
+    _ASKS
+    + """
 -- token, what the others get instead of an answer to keep, milliseconds
-local found = redis.call('HMGET', KEYS[1], 't', 'j', 'v')
-if found[1] ~= ARGV[1] then return 0 end
-if found[3] then
-  redis.call('HDEL', KEYS[1], 't', 'o', 'j')
-elseif found[2] then
-  redis.call('HSET', KEYS[1], 'd', '1', 'f', ARGV[2])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-else
-  redis.call('DEL', KEYS[1], KEYS[2])
-end
+if asks(KEYS[2]) == ARGV[1] then return redis.call('DEL', KEYS[2]) end
+if asks(KEYS[1]) ~= ARGV[1] then return 0 end
+local waits = redis.call('GETRANGE', KEYS[1], 1, 1) == '1'
+redis.call('DEL', KEYS[1], KEYS[3])
+if waits and ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """
 )
 
 PUBLISH = Script(
-    """
--- token, text, milliseconds: -1 when another asks by now
-if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return -1 end
-local size = redis.call('APPEND', KEYS[2], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+    _ASKS
+    + """
+-- token, text: -1 when another asks by now
+if asks(KEYS[1]) ~= ARGV[1] then return -1 end
+local size = redis.call('APPEND', KEYS[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
 return size
 """
 )
 
 FOLLOW = Script(
-    """
--- token, bytes already read
-local found = redis.call('HMGET', KEYS[1], 'v', 't', 'o', 'd', 'f')
-if found[1] then return {'answer', found[1]} end
-if not found[2] then return {'gone'} end
-if found[2] ~= ARGV[1] then return {'busy', found[2], found[3]} end
-if found[4] then return {'over', found[5] or ''} end
-return {'wait', redis.call('GETRANGE', KEYS[2], ARGV[2], -1)}
+    _ASKS
+    + """
+-- token, bytes of its text already read: what the question's key holds, and what is new of the text or was left
+local read = asks(KEYS[1]) == ARGV[1] and ARGV[2] or 0
+return {redis.call('GET', KEYS[1]), redis.call('GETRANGE', KEYS[3], read, -1)}
 """
 )
 

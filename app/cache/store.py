@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.cache import scripts
 from app.cache.entry import MAX_BODY_BYTES, Entry, decode, encode
-from app.cache.scripts import CLAIM, FOLLOW, INBOX_SECONDS, KEEP, PUBLISH, RELEASE, TAKE_OVER, TELL, inbox
-from app.valkey.client import Asked, ValkeyAwayError
+from app.valkey.client import Asked, ValkeyAwayError, ValkeyRefusedError
 
 if TYPE_CHECKING:
     from app.cache.place import Place
@@ -33,7 +34,8 @@ class Claim:
 
 
 class Store:
-    """Every method but `keep` is one round trip, bounded by the client, and raises ValkeyAwayError."""
+    """Every method but `keep` is one round trip, `claim` two when another replica asks or what is there is worth
+    nothing; bounded by the client, and raises ValkeyAwayError."""
 
     def __init__(self, valkey: Valkey, replica: str) -> None:
         self._valkey = valkey
@@ -41,79 +43,92 @@ class Store:
 
     async def claim(self, place: Place, token: str, milliseconds: int, *, anew: bool = False) -> Claim:
         """The answer, or who asks for it, or the right to ask; `anew` asks although there is an answer."""
-        return await self.claimed(place, token, self.ask(place, token, milliseconds, anew=anew))
+        return await self.claimed(place, token, milliseconds, self.ask(place, token, milliseconds, anew=anew))
 
     def ask(self, place: Place, token: str, milliseconds: int, *, anew: bool = False) -> Asked:
         """The first half of `claim`, for who has other work to do before it waits."""
-        arguments = (token, self._replica, milliseconds, place.fingerprint, int(anew))
-        return self._valkey.ask(CLAIM.command(_keys(place), *arguments), ahead=True)
+        claim = self._claim(place, token)
+        if anew:
+            command = scripts.CLAIM.command(_keys(place.key, token), claim, milliseconds, 1, b"")
+        else:  # a script takes ten times as long
+            command = ("SET", place.key, claim, "NX", "GET", "PX", milliseconds)
+        return self._valkey.ask(command, ahead=True)
 
-    async def claimed(self, place: Place, token: str, asked: Asked) -> Claim:
+    async def claimed(self, place: Place, token: str, milliseconds: int, asked: Asked) -> Claim:
         """The second half of `claim`."""
-        answer = await self._valkey.answer(asked)
-        if answer[0] == b"answer":
-            entry = decode(place.key, answer[1])
-            if entry is not None:
-                return Claim(entry, fingerprint=answer[2].decode())
-            # Damaged, or put there by somebody else: as good as nothing.
-            await self._valkey.call("DEL", place.key)
-            answer = await self._valkey.answer(self._valkey.ask(asked[0]))
-            if answer[0] == b"answer":
+        try:
+            value = await self._valkey.answer(asked)
+        except ValkeyRefusedError as error:
+            if error.code != "WRONGTYPE":
+                raise
+            value = b""
+        said = self._said(place, token, value)
+        if said is None or (said.entry is None and said.token != token):
+            # Damaged, or put there by somebody else: as good as nothing. Else another asks, and is to know who waits.
+            worthless = b"" if said is not None else value[: scripts.MAX_CLAIM_BYTES]
+            claim = self._claim(place, token)
+            value = await scripts.CLAIM.call(self._valkey, _keys(place.key, token), claim, milliseconds, 0, worthless)
+            said = self._said(place, token, value)
+            if said is None:
                 raise ValkeyAwayError("a damaged answer came back")
-        if answer[0] == b"busy":
-            return Claim(token=answer[1].decode(), owner=answer[2].decode(), fingerprint=answer[3].decode())
-        return Claim(token=token, owner=self._replica, fingerprint=place.fingerprint)
+        return said
 
     async def take_over(self, place: Place, dead: str, token: str, milliseconds: int) -> bool:
         """Ask in the place of a dead replica; False when another one does already."""
-        answer = await TAKE_OVER.call(self._valkey, _both(place), dead, token, self._replica, milliseconds)
+        keys, claim = _keys(place.key, dead), self._claim(place, token)
+        answer = await scripts.TAKE_OVER.call(self._valkey, keys, dead, claim, milliseconds)
         return bool(answer == 1)
 
     async def follow(self, place: Place, token: str, read: int) -> Claim:
         """What came of the claim `token`, or who has it now; with the text after the first `read` bytes."""
-        answer = await FOLLOW.call(self._valkey, _both(place), token, read)
-        what = answer[0]
-        if what == b"answer":
-            entry = decode(place.key, answer[1])
-            return Claim(entry, over=entry is None)
-        if what == b"wait":
-            return Claim(token=token, text=answer[1])
-        if what == b"busy":
-            return Claim(token=answer[1].decode(), owner=answer[2].decode())
-        borrowed = decode(place.key, answer[1]) if what == b"over" and answer[1] else None
-        return Claim(borrowed, over=True)
+        value, text = await scripts.FOLLOW.call(self._valkey, _keys(place.key, token), token, read)
+        said = None if value is None else self._said(place, token, value)
+        if said is not None and (said.entry is not None or said.token == token):
+            said.text = text
+            return said
+        borrowed = decode(place.key, text) if text else None
+        return Claim(borrowed, over=True) if said is None or borrowed is not None else said
 
     def keep(self, place: Place, token: str, entry: Entry) -> None:
         """Store an answer and end the claim, waiting for nothing; not when another replica has the claim by now."""
         if len(entry.body) > MAX_BODY_BYTES:
-            RELEASE.post(self._valkey, _both(place), token, b"", BORROWED_MILLISECONDS)
+            scripts.RELEASE.post(self._valkey, _keys(place.key, token), token, b"", BORROWED_MILLISECONDS)
             return
         milliseconds = int(1000 * (entry.fresh_seconds + entry.stale_seconds + entry.spare_seconds))
         value = encode(place.key, entry)
-        KEEP.post(self._valkey, _keys(place), token, value, max(1, milliseconds), place.fingerprint)
+        scripts.KEEP.post(self._valkey, _keys(place.key, token), token, value, max(1, milliseconds))
 
     async def release(self, place: Place, token: str, borrowed: Entry | None) -> None:
         """End the claim without an answer to keep; those who wait get `borrowed`, or ask themselves."""
         value = encode(place.key, borrowed) if borrowed and len(borrowed.body) <= MAX_BODY_BYTES else b""
-        await RELEASE.call(self._valkey, _both(place), token, value, BORROWED_MILLISECONDS)
+        await scripts.RELEASE.call(self._valkey, _keys(place.key, token), token, value, BORROWED_MILLISECONDS)
 
     async def publish(self, place_key: str, token: str, text: bytes) -> bool:
         """Add to the text of a stream for those who follow it; False when the claim is lost."""
-        keys = (place_key, place_key + TEXT)
-        return bool(await PUBLISH.call(self._valkey, keys, token, text, INBOX_SECONDS * 1000) != -1)
+        return bool(await scripts.PUBLISH.call(self._valkey, _keys(place_key, token), token, text) != -1)
 
     async def tell(self, owner: str, key: str, token: str) -> None:
         """Tell the replica that asks that this one hears its stream."""
-        await TELL.call(self._valkey, (inbox(owner),), key, token)
+        await scripts.TELL.call(self._valkey, (scripts.inbox(owner),), key, token)
+
+    def _claim(self, place: Place, token: str) -> str:
+        return f"{scripts.CLAIMED}0{token} {self._replica} {place.fingerprint}"
+
+    def _said(self, place: Place, token: str, value: bytes | None) -> Claim | None:
+        """What a value under a question's key says, nothing being the right to ask; None when it is worth nothing."""
+        if value is None:
+            return Claim(token=token, owner=self._replica, fingerprint=place.fingerprint)
+        if found := _CLAIM.fullmatch(value):
+            token, owner, fingerprint = [part.decode() for part in found.groups()]
+            return Claim(None, token, owner, fingerprint)
+        entry = decode(place.key, value)
+        return None if entry is None else Claim(entry, fingerprint=entry.fingerprint)
 
 
-TEXT = ":text"
+# Shorter than MAX_CLAIM_BYTES at its longest.
+_CLAIM = re.compile(rf"{scripts.CLAIMED}[01]([!-~]{{1,80}}) ([!-~]{{1,80}}) ([!-~]{{0,80}})".encode())
 
 
-def _keys(place: Place) -> tuple[str, ...]:
-    """A whole answer has no text that grows."""
-    return _both(place) if place.stream else (place.key,)
-
-
-def _both(place: Place) -> tuple[str, str]:
-    return place.key, place.key + TEXT
+def _keys(place_key: str, token: str) -> tuple[str, str, str]:
+    """Of a question, of a claim beside its answer, and of the text of a claim's stream."""
+    return place_key, f"{place_key}:anew", f"{place_key}:{token}"

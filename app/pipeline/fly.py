@@ -219,10 +219,11 @@ class Flights:
         """
         store = self._answers.store
         try:
-            asked = store.ask(place, flight.token, self._longest(work), anew=flight.background)
+            milliseconds = self._longest(work)
+            asked = store.ask(place, flight.token, milliseconds, anew=flight.background)
             if not work.record.rung:  # near the end of a budget nothing is taken for an answer that may be there
                 self._maker.prepare(work)
-            claim = await store.claimed(place, flight.token, asked)
+            claim = await store.claimed(place, flight.token, milliseconds, asked)
         except ValkeyAwayError:
             return None
         except BaseException:

@@ -144,7 +144,7 @@ class Valkey:
 
         The first argument is the key (of EVAL and EVALSHA the third). All callers share one connection to each node,
         and what is called in one turn of the event loop leaves in one write. While a slot moves to another node the
-        answer comes by way of redis-py and in its form (True for OK).
+        answer comes by way of redis-py and, but for SET, in its form (True for OK).
         """
         return await self.answer(self.ask(command))
 
@@ -220,7 +220,8 @@ class Valkey:
 
     async def _by_client(self, command: Command) -> Any:
         """By way of redis-py, which follows a slot to its new node and remembers it."""
-        return await self.run(lambda client: client.execute_command(*command))
+        raw = {"get": True} if command[0] == "SET" else {}  # else redis-py says whether it was done, not what was there
+        return await self.run(lambda client: client.execute_command(*command, **raw))
 
     async def _ask(self, host: str, port: int, command: Command) -> Any:
         """By way of the node that a slot is moving to. redis-py cannot: it knows no node that holds no slot yet."""

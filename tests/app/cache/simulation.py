@@ -55,7 +55,7 @@ class Server:
         self.epochs: dict[str, str] = {}
         self.events: list[tuple[str, str | None]] = []
         self.replicas: dict[str, str] = {}
-        self.questions: dict[str, dict[str, Any]] = {}
+        self.questions: dict[str, bytes] = {}
         self._run: dict[str, Callable[..., Any]] = {
             scripts.JOIN._hash: self._join,
             scripts.SYNC._hash: self._sync,
@@ -72,6 +72,10 @@ class Server:
         if name == "EVALSHA":
             count = parts[2]
             return self._run[parts[1]](parts[3], *parts[3 + count :])
+        if name == "SET":
+            _, key, value, *options = parts
+            assert options[:3] == ["NX", "GET", "PX"]
+            return self._claim_free(key, value)
         if name == "HGETALL":
             return _flat(self.replicas)
         if name == "XREAD":
@@ -141,20 +145,23 @@ class Server:
         del self.replicas[replica]
         return 1
 
-    def _claim(self, key: str, token: str, *_: Any) -> Any:
-        found = self.questions.setdefault(key, {})
-        if "v" in found:
-            return [b"answer", found["v"], b""]
-        if "t" in found:
-            return [b"busy", found["t"].encode(), b"", b""]
-        found["t"] = token
-        return [b"lead"]
+    def _claim_free(self, key: str, claim: str) -> bytes | None:
+        found = self.questions.get(key)
+        if found is None:
+            self.questions[key] = claim.encode()
+        return found
+
+    def _claim(self, key: str, claim: str, *_: Any) -> bytes | None:
+        found = self._claim_free(key, claim)
+        if found is not None and found[:1] == scripts.CLAIMED.encode():
+            found = self.questions[key] = found[:1] + b"1" + found[2:]
+        return found
 
     def _keep(self, key: str, token: str, value: bytes, *_: Any) -> int:
-        found = self.questions.get(key, {})
-        if found.get("t", token) != token:
+        found = self.questions.get(key, b"")
+        if found[:1] == scripts.CLAIMED.encode() and found[2:].split()[0] != token.encode():
             return 0
-        self.questions[key] = {"v": value}
+        self.questions[key] = value
         return 1
 
 

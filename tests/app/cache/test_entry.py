@@ -15,7 +15,7 @@ SECONDS = st.floats(0, 1e9)
 TEXT = st.text(max_size=40).filter(str.isprintable)
 
 
-@given(st.builds(Entry, st.binary(), TEXT, TEXT, st.just(200), SECONDS, SECONDS))
+@given(st.builds(Entry, st.binary(), TEXT, TEXT, st.just(200), SECONDS, SECONDS, fingerprint=TEXT))
 def test_what_is_stored_comes_back(answer: Entry) -> None:
     assert decode("k", encode("k", answer)) == answer
 
@@ -43,9 +43,18 @@ GOOD = {name: value for name, value in asdict(ANSWER).items() if name != "body"}
 
 @pytest.mark.parametrize(
     "meta",
-    [b"[]", b"{}", b'{"model": 1}', b"x", b"", orjson.dumps(GOOD | {"status": "200"}), orjson.dumps(GOOD | {"x": 1})]
+    [
+        b"[]",
+        b"{}",
+        b'{"model": 1}',
+        b"x",
+        b"",
+        orjson.dumps(GOOD | {"status": "200"}),
+        orjson.dumps(GOOD | {"x": 1}),
+        orjson.dumps(GOOD | {"fingerprint": 1}),
+    ]
     + [orjson.dumps(GOOD | bad) for bad in ({"model": "m\r\nx: y"}, {"content_type": "a\n"}, {"status": 99})],
 )
 def test_a_value_with_a_good_digest_and_a_bad_description_is_a_miss(meta: bytes) -> None:
     rest = len(meta).to_bytes(entry.LENGTH_BYTES, "big") + meta
-    assert decode("k", entry._digest("k", rest) + rest) is None
+    assert decode("k", entry.KEPT + entry._digest("k", rest) + rest) is None

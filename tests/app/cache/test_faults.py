@@ -1,4 +1,4 @@
-"""A Valkey that is down, and one that holds what nobody here has put there; `tests/app/faults` has the rest."""
+"""A Valkey that is down, and a leader that was replaced; `tests/app/faults` has the rest."""
 
 from __future__ import annotations
 
@@ -66,26 +66,6 @@ async def test_a_valkey_that_is_down_is_left_out_and_its_answers_with_it(
     with redis_server(tmp_path, port=port):
         await until_trusted(answers)
         assert (await place_at(answers)).key != place.key  # what was held may be from before a change that was lost
-
-
-@pytest.mark.parametrize("value", [b"", b"garbage", b"\x00" * 200])
-async def test_a_poisoned_answer_is_a_miss_and_is_replaced(make_replica: MakeReplica, value: bytes) -> None:
-    answers = await make_replica()
-    place = await place_at(answers, "acme", secrets.token_hex(4))
-    await answers.valkey.call("HSET", place.key, "v", value)
-    claim = await answers.store.claim(place, "t", 1_000)
-    assert (claim.entry, claim.token) == (None, "t")
-    assert await kept(answers, place, "t", b"{}")
-    assert (await answers.store.claim(place, "u", 1_000)).entry is not None
-
-
-async def test_a_key_of_another_type_is_left_alone(make_replica: MakeReplica) -> None:
-    answers = await make_replica()
-    place = await place_at(answers, "acme", secrets.token_hex(4))
-    await answers.valkey.call("SET", place.key, "x")
-    with pytest.raises(ValkeyAwayError):
-        await answers.store.claim(place, "t", 1_000)
-    assert answers.valkey.reachable
 
 
 async def test_a_leader_that_was_replaced_cannot_write(make_replica: MakeReplica) -> None:
