@@ -9,7 +9,7 @@ from app.budgets.policy import RUNG_HEADER
 from app.cache.wishes import IDEMPOTENCY_HEADER, TAGS_HEADER
 from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import KINDS
-from app.jobs.settings import ROTATION_ENVIRONMENT, SETTLING_ENVIRONMENT
+from app.jobs.settings import RotationSettings, SettlingSettings
 from app.limits import PRIORITY_HEADER
 from app.observability.metrics import DIMENSIONS, NAMESPACE, UNITS
 from app.observability.trace import HEADER as TRACE_HEADER
@@ -86,12 +86,12 @@ def render() -> str:
             "",
             "Read by `python -m app job rotate-key`, whose task definition sets them where `rotationDays` is not 0.",
             "",
-            *_table(("name",), ((f"`{name}`",) for name in ROTATION_ENVIRONMENT)),
+            *_table(("name",), ((f"`{name}`",) for name in RotationSettings.environment())),
             "## Environment of settling what is in suspense",
             "",
             "Read by `python -m app job settle-suspense`. Without `PRODKIT_OPENAI_ADMIN_SECRET_ARN` there is no bill.",
             "",
-            *_table(("name",), ((f"`{name}`",) for name in SETTLING_ENVIRONMENT)),
+            *_table(("name",), ((f"`{name}`",) for name in SettlingSettings.environment())),
             "## Headers",
             "",
             "Read of a request, or written into its answer. Others of a request are not looked at; none is passed on.",

@@ -51,7 +51,7 @@ def rotation_task(recording: Recording, job: str = "rotation") -> dict[str, Any]
 @pytest.mark.parametrize("recording", [rotating, lambda: deployed("prod")], ids=["dev", "prod"])
 def test_the_rotation_is_told_exactly_what_it_reads(recording: Callable[[], Recording]) -> None:
     told = {item["name"]: item["value"] for item in rotation_task(recording())["environment"]}
-    assert sorted(told) == sorted(job_settings.ROTATION_ENVIRONMENT)
+    assert sorted(told) == sorted(job_settings.RotationSettings.environment())
     read = job_settings.RotationSettings.from_environment({**told, "AWS_REGION": "us-east-1"})
     assert read.service == _metrics.ROTATE_KEY
     assert checks.RANGES["rotation_days"] == (0, job_settings.MAX_ROTATION_DAYS, "days")
@@ -84,7 +84,7 @@ def test_settling_suspense_is_told_exactly_what_it_reads(recording: Callable[[],
     task = rotation_task(recording(), "suspense")
     assert task["command"] == ["python", "-m", "app", "job", job_settings.SETTLE_SUSPENSE]
     told = {item["name"]: item["value"] for item in task["environment"]}
-    assert sorted(told) == sorted(job_settings.SETTLING_ENVIRONMENT)
+    assert sorted(told) == sorted(job_settings.SettlingSettings.environment())
     read = job_settings.SettlingSettings.from_environment({**told, "AWS_REGION": "us-east-1"})
     assert read.service == _metrics.SETTLE_SUSPENSE
     assert read.ledger_table == recording().outputs["ledger_table"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.jobs.settings import ROTATION_ENVIRONMENT, RotationSettings
+from app.jobs.settings import RotationSettings
 from app.settings import SettingsError
 
 GOOD = {
@@ -21,7 +21,7 @@ GOOD = {
 
 
 def test_every_name_that_is_read_is_in_the_list() -> None:
-    assert set(ROTATION_ENVIRONMENT) == set(GOOD) - {"AWS_REGION"}
+    assert set(RotationSettings.environment()) == set(GOOD) - {"AWS_REGION"}
     read = RotationSettings.from_environment(GOOD)
     assert (read.rotation_days, read.max_stream_seconds, read.openai_admin_secret_arn) == (30, 600, "arn:admin")
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.aws import Aws
 from app.jobs import settle_suspense
-from app.jobs.settings import SETTLING_ENVIRONMENT, SettlingSettings
+from app.jobs.settings import SettlingSettings
 from app.ledger import Ledger, Payer
 from app.ledger.audit import Tokens
 from app.ledger.auditor import Auditor, Report
@@ -243,7 +243,7 @@ def settings(cloud: CloudParts, table: str, **more: str) -> dict[str, str]:
         "PRODKIT_BUDGET_TIME_ZONE": "UTC",
         **more,
     }
-    assert sorted(told) == sorted(SETTLING_ENVIRONMENT)
+    assert sorted(told) == sorted(SettlingSettings.environment())
     return {**told, "AWS_REGION": REGION, "AWS_ENDPOINT_URL": cloud.url}
 
 
