@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.ledger_check.history import happen, settle_down
 from tests.ledger_check.invariants import BrokenError, check_rest
 from tests.ledger_check.invariants import check as check_now
 from tests.ledger_check.world import World
@@ -15,9 +16,9 @@ def run(seed: int) -> None:
     """One history; raises BrokenError."""
     world = World(seed)
     for _ in range(STEPS):
-        world.happen()
+        happen(world)
         check_now(world)
-    world.settle_down()
+    settle_down(world)
     check_now(world)
     check_rest(world)
 

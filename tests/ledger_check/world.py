@@ -9,17 +9,15 @@ I4 to I7.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.ledger.book import Book, Hold, Payer
-from app.ledger.entries import DAY_SECONDS, Page
-from app.ledger.evidence import CLOSE_SECONDS
-from app.ledger.item import TOMB_SECONDS, Bury, Item, Op, Reclaim, SetLimit, old_tombs
+from app.ledger.entries import Page
+from app.ledger.item import Bury, Item, Op, Reclaim, old_tombs
 from app.ledger.lease import Lease, State
-from app.ledger.watch import DEAD_SECONDS, EMERGENCY_SECONDS, Watch, boot_of
+from app.ledger.watch import EMERGENCY_SECONDS, Watch, boot_of
 from tests.ledger_check import waiting
-from tests.ledger_check.openai import HOUR, LATEST_SECONDS, Audits, OpenAI
+from tests.ledger_check.openai import HOUR, Audits, OpenAI
 from tests.ledger_check.waiting import Waiting, entry
 
 TENANTS = ("tenant:a", "tenant:b")
@@ -276,109 +274,11 @@ class World:
     def lost(self) -> bool:
         return not self.quiet and self.random.random() < 0.1
 
-    # what happens to it
-
-    def befall(self) -> None:
-        """Now and then something out of the ordinary."""
-        chance = self.random
-        what = chance.random()
-        if what < 0.02:
-            replica = chance.choice(self.replicas)
-            replica.crashed = True
-            self.boot()
-        elif what < 0.05:
-            replica, seconds = chance.choice(self.replicas), chance.choice([10, 60, 100, 5_000, 100_000, 400_000])
-            if not replica.crashed and replica.paused_until <= self.now:
-                if seconds > HOUR:
-                    self.tidy(replica)
-                replica.paused_until = self.now + seconds
-        elif what < 0.06:
-            self.now += chance.choice([100.0, 4_000.0, 90_000.0])
-        elif what < 0.07:
-            self.audit()
-        elif what < 0.08:
-            for _ in range(chance.randint(2, 20)):
-                self.now += LOOK_SECONDS
-                self.audit()
-        elif what < 0.09 and self.moves_limits:
-            scope = chance.choice(SCOPES)
-            item = self.table[scope]
-            wanted = chance.choice([0, 100, 500, 4_000])
-            SetLimit(item.ver, item.limit, wanted).apply(item, int(self.now))
-            self.most[scope] = max(self.most[scope], wanted)
-
-    def rest(self) -> None:
-        """Nothing is asked of one process until it holds nothing; then it works again, and dies perhaps."""
-        awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
-        if not awake:
-            return
-        replica = self.random.choice(awake)
-        self.drain(replica)
-        self.now += self.random.choice([100.0, 20_000.0, 200_000.0])
-        self.deliver()
-        self.beat_on(replica)
-        for _ in range(6):
-            self.ask(replica)
-        if self.random.random() < 0.5:
-            replica.crashed = True
-            self.boot()
-
-    def happen(self) -> None:
-        self.befall()
-        chance = self.random
-        if chance.random() < 0.005:
-            self.rest()
-        if chance.random() < 0.01:
-            self.worker_back = self.now + chance.choice([HOUR, 100_000.0, 400_000.0])
-        self.now += chance.choice([0.1, 1.0, 5.0, 20.0])
-        self.deliver()
-        awake = [each for each in self.replicas if not each.crashed and each.paused_until <= self.now]
-        if awake:
-            replica = chance.choice(awake)
-            self.expire(replica)
-            chance.choice(ACTIONS)(self, replica)
-
     def deliver(self) -> None:
         """Copies of steps that are due."""
         for each in [each for each in self.late if each[0] <= self.now]:
             self.late.remove(each)
             each[2].apply(self.table[each[1]], int(self.now))
-
-    def settle_down(self) -> None:
-        """No more requests, no more faults: everything comes to rest, and everything is judged."""
-        self.quiet = True
-        self.now += 10 * COPY_SECONDS
-        self.now += 2 * DAY_SECONDS if self.waiting else 0
-        self.worker_back = 0.0
-        for _, scope, op in sorted(self.late, key=lambda each: each[0]):
-            op.apply(self.table[scope], int(self.now))
-        self.late.clear()
-        while self.waiting:
-            waiting.batch(self, self.replicas[0])
-        for replica in self.replicas:
-            if not replica.crashed:
-                self.drain(replica)
-        for _ in range(2):
-            for watcher in [Replica(Book("watcher"), 1.0, self.now)]:
-                self.look(watcher)
-                self.now += 2 * DEAD_SECONDS
-                self.look(watcher)
-        for replica in self.replicas:
-            replica.crashed = True
-        self.look_until_settled(LATEST_SECONDS + 3 * DAY_SECONDS)
-        self.ends[WINDOW] = self.now
-        self.look_until_settled(2 * LOOK_SECONDS)
-        self.now += CLOSE_SECONDS
-        self.audit()
-        self.now += TOMB_SECONDS + 1
-        self.audit()
-
-    def look_until_settled(self, seconds: float) -> None:
-        """Audits every six hours, until nothing is in suspense or the time is up."""
-        until = self.now + seconds
-        while self.now < until and any(item.susp for item in self.table.values()):
-            self.now += LOOK_SECONDS
-            self.audit()
 
     def drain(self, replica: Replica) -> None:
         while replica.running:
@@ -391,16 +291,3 @@ class World:
             for _ in range(4):
                 self.step(replica, lease)
         replica.book.forget()
-
-
-ACTIONS: tuple[Callable[[World, Replica], None], ...] = (
-    *[World.ask] * 5,
-    *[World.answer] * 3,
-    World.extend,
-    *[World.file] * 2,
-    *[World.beat_on] * 2,
-    *[World.pump] * 3,
-    *[World.look] * 2,
-    waiting.defer,
-    waiting.batch,
-)
