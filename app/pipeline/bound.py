@@ -60,7 +60,7 @@ _TYPE_NAMES: Mapping[type, str] = {
 
 
 def _check_media_type(content_type: str | None) -> None:
-    if content_type is None:
+    if content_type is None or content_type == "application/json":
         return
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json":

@@ -16,7 +16,7 @@ from app.pipeline.attempt import OpenStream, attempt
 from app.pipeline.choose import fallback_plans
 from app.pipeline.long_answers import MAX_ANSWER_BYTES, LongAnswers
 from app.resilience import Resilience, quota_exhausted
-from app.resilience.breaker import Entry
+from app.resilience.breaker import CLOSED, REFUSED
 from app.time_limit import until
 from app.upstream.pool import UNSENT
 from app.upstream.response import UnreachableError
@@ -188,7 +188,7 @@ class _Line:
         key_entry = resilience.enter_key(self.key)
         breaker = resilience.breaker(plan.model.name)
         entry = breaker.enter()
-        if entry is Entry.REFUSED:
+        if entry is REFUSED:
             resilience.settle_key(key_entry, None)
             return resilience.unavailable(plan.model.name)
         healthy = paid = None
@@ -211,7 +211,7 @@ class _Line:
                 payment.failed(result, self.unsure)
             if isinstance(result, Answer) and result.error_code in BILLING_CODES:
                 resilience.refuse_key(self.key, key_entry)
-                key_entry = Entry.CLOSED
+                key_entry = CLOSED
                 return quota_exhausted(result.error_code)
             healthy = _healthy(result)
             return result

@@ -47,6 +47,8 @@ REFERENCES: Mapping[str, str] = {
     "conversation_id": "resend the earlier turns in `input`",
 }
 
+_REFERENCE_NAMES = REFERENCES.keys()
+
 # Top-level fields that need stored state, work that outlives the request, or work at OpenAI that has no price here.
 FORBIDDEN_FIELDS: Mapping[str, str] = {
     "previous_response_id": "answers are not stored; resend the earlier turns in `input`",
@@ -68,14 +70,16 @@ def isolated(endpoint: Endpoint, document: Mapping[str, Any]) -> Mapping[str, An
                 _refuse(name, instead)
     if endpoint is not RESPONSES and endpoint is not CHAT:
         return document
-    _check_tools(document)
+    if "tools" in document or "tool_choice" in document:
+        _check_tools(document)
     options = document.get("prompt_cache_options")
     if options:
         _check_cache_options(options)
     content = document[endpoint.content]
     if isinstance(content, list):
         _check_items(endpoint, content)
-        _check_references(content, endpoint.content)
+        if _refers(content):
+            _refuse_reference(content, endpoint.content)
     return {**document, "store": False}
 
 
@@ -118,19 +122,29 @@ def _check_cache_options(options: Mapping[str, Any]) -> None:
         _refuse("prompt_cache_options.ttl", f"only `{PRICED_CACHE_TTL}` has a price here")
 
 
-def _check_references(node: dict[str, Any] | list[Any], path: str) -> None:
-    """Refuse the first field inside `node` that names something stored; depth was bounded before."""
+def _refers(node: dict[str, Any] | list[Any]) -> bool:
+    """Whether a field inside `node` has a name under which something stored is named; depth was bounded before."""
+    if type(node) is dict and not _REFERENCE_NAMES.isdisjoint(node):
+        return True
+    for value in node.values() if type(node) is dict else node:
+        if (type(value) is dict or type(value) is list) and _refers(value):
+            return True
+    return False
+
+
+def _refuse_reference(node: dict[str, Any] | list[Any], path: str) -> None:
+    """Refuse the first field inside `node` that names something stored, if there is one."""
     if type(node) is list:
         for index, value in enumerate(node):
             if type(value) is dict or type(value) is list:
-                _check_references(value, f"{path}[{index}]")
+                _refuse_reference(value, f"{path}[{index}]")
         return
     assert type(node) is dict
     for name, value in node.items():
         if name in REFERENCES and value is not None:
             _refuse(f"{path}.{name}", REFERENCES[name])
         if type(value) is dict or type(value) is list:
-            _check_references(value, f"{path}.{name}")
+            _refuse_reference(value, f"{path}.{name}")
 
 
 def _is_one_of(kind: object, allowed: frozenset[str]) -> bool:

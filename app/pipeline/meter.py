@@ -48,10 +48,11 @@ def is_complete(endpoint: Endpoint, answer: Mapping[str, Any]) -> bool:
     if endpoint is RESPONSES:
         return answer.get("status") == "completed"
     if endpoint is CHAT:
-        choices = answer["choices"]
-        return bool(choices) and all(
-            isinstance(choice, dict) and choice.get("finish_reason") in NATURAL_ENDS for choice in choices
-        )
+        choices = answer["choices"] or ()
+        for choice in choices:
+            if not isinstance(choice, dict) or choice.get("finish_reason") not in NATURAL_ENDS:
+                return False
+        return bool(choices)
     return True
 
 

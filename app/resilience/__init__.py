@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import ApiError
 from app.observability.metrics import BREAKER_OPEN, KEY_BREAKER_OPEN
-from app.resilience.breaker import Breaker, Entry
+from app.resilience.breaker import CLOSED, PROBE, REFUSED, Breaker, Entry
 from app.resilience.budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -55,20 +55,20 @@ class Resilience:
     def enter_key(self, key: str) -> Entry:
         """Whether a call may be made with this key; raises ApiError 503 `upstream_quota_exhausted` when it may not."""
         if self._key_breaker.closed or key != self._refused_key:
-            return Entry.CLOSED
+            return CLOSED
         entry = self._key_breaker.enter()
-        if entry is Entry.REFUSED:
+        if entry is REFUSED:
             raise quota_exhausted(None)
         return entry
 
     def settle_key(self, entry: Entry, paid: bool | None) -> None:
         """Whether the account behind the key could pay for the call; None when the call does not say."""
-        if entry is Entry.PROBE:
+        if entry is PROBE:
             self._key_breaker.settle(entry, paid)
 
     def refuse_key(self, key: str, entry: Entry) -> None:
         """OpenAI says that the account behind the key cannot pay: no call with it, until a probe says otherwise."""
-        if entry is Entry.PROBE:
+        if entry is PROBE:
             self._key_breaker.settle(entry, healthy=False)
         elif self._key_breaker.closed or key != self._refused_key:
             self._key_breaker.open()

@@ -27,6 +27,9 @@ class Entry(Enum):
     REFUSED = "refused"
 
 
+CLOSED, PROBE, REFUSED = Entry  # on the class they are looked up slowly, several times a call
+
+
 class Breaker:
     """Closed, open, or half-open. Every call that entered is settled exactly once."""
 
@@ -64,15 +67,15 @@ class Breaker:
     def enter(self) -> Entry:
         """Whether a call may be made now."""
         if self._until is None:
-            return Entry.CLOSED
+            return CLOSED
         if self._probing or self._clock() < self._until:
-            return Entry.REFUSED
+            return REFUSED
         self._probing = True
-        return Entry.PROBE
+        return PROBE
 
     def settle(self, entry: Entry, healthy: bool | None) -> None:
         """The outcome of a call that entered; None when it says nothing about the model."""
-        if entry is Entry.PROBE:
+        if entry is PROBE:
             self._probing = False
             if healthy:
                 self._until = None

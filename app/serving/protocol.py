@@ -224,9 +224,9 @@ class Protocol(HttpToolsProtocol):
             and (self.cycle is None or self.cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
-            and not parser.should_upgrade()
+            # Without the header what stays is HTTP/1.1, and nothing is upgraded.
+            and ("connection" not in headers or (parser.get_http_version() == "1.1" and not parser.should_upgrade()))
             and not self.transport.is_closing()
         )
 
