@@ -228,6 +228,14 @@ class Limiter:
         await self._turn(scope, model, tokens, caller._replace(streams=0))
         return scope.ticket(self.clock(), tokens)
 
+    def leave(self, ticket: Ticket, tokens: int) -> None:
+        """Give back what was taken by `enter_at_once`: the call is not sent after all."""
+        scope = ticket.scope
+        scope.leave(tokens)
+        self._leases.note(scope)
+        if scope.queue:
+            self._leases.pump(scope)
+
     def saw(self, ticket: Ticket, headers: Iterable[tuple[str, str]], refusal: str | None = None) -> None:
         """Learn from the headers of OpenAI's answer; `refusal` is the code of a 429 that time heals."""
         self.upstream_refusals += refusal is not None

@@ -123,6 +123,13 @@ class UpstreamScope(Scope):
         ]
         return Ticket(self, now, self.limits, left[0], left[1], self._offsets)
 
+    def leave(self, tokens: float) -> None:
+        """Undo a `take` and its `ticket`: the call is not sent."""
+        self.give_back(1, tokens)
+        for index, amount in enumerate((1.0, tokens)):
+            if not self.limits[index]:
+                self._blind[index] = max(0.0, self._blind[index] - amount)
+
     def saw(self, ticket: Ticket, headers: Iterable[tuple[str, str]], refusal: str | None, now: float) -> bool:
         """Read the headers of an answer; whether the others should hear of it at once.
 

@@ -84,7 +84,7 @@ def traces(about: Mapping[str, Any], spans: Iterable[bytes]) -> bytes:
 
 def _spans(finished: Finished, offset: float) -> Iterable[dict[str, Any]]:
     record = finished.record
-    trace = record.trace
+    trace = record.step()
     if trace is None or not trace.sampled:
         return
     call_id = trace.span_id

@@ -13,7 +13,6 @@ from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
-from app.observability import trace
 from app.observability.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
 from app.pipeline import record as record_step
 from app.pipeline.afterwards import Afterwards
@@ -27,7 +26,7 @@ from app.pipeline.economise import affordable_plan
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import BYTES_PER_TOKEN
 from app.pipeline.fold import fold
-from app.pipeline.headers import own_headers
+from app.pipeline.headers import headers_ahead, own_headers
 from app.pipeline.isolate import isolated
 from app.pipeline.long_answers import LongAnswers
 from app.pipeline.look_up import LookUp
@@ -178,12 +177,16 @@ class Pipeline:
         work.deadline = self._loop.time() + seconds
         work.turns = Turns(limiter, work.call, plan, seconds)
         work.grant = tokens_at_once(limiter, work.call, plan)
-        if work.grant is not None:
-            work.payment.reserve_at_once(plan)
+        # What may stream is sent alone, and by its own turn; other calls may become one.
+        if work.grant is not None and work.payment.reserve_at_once(plan) and plan.endpoint.streams:
+            work.turns.take_ahead()
 
     def take_back(self, work: Work) -> None:
         """Undo `prepare`."""
-        grant, work.grant, work.turns = work.grant, None, None
+        grant, turns = work.grant, work.turns
+        work.grant = work.turns = None
+        if turns is not None:
+            turns.give_back()
         if grant is not None:
             self._services.limiter.take_back(grant)
         work.payment.take_back()
@@ -206,7 +209,7 @@ class Pipeline:
         served, answer = await self._ask(work, work.turns)
         if served is not work.plan:
             record.fell_back(served)
-            work.plan = served
+            work.plan, work.headers = served, None
         if isinstance(answer, OpenStream):
             return self._stream(work, answer)
         record.answered(answer)
@@ -217,7 +220,7 @@ class Pipeline:
         else:
             work.payment.failed(answer, unsure=False)
             self._settle(work)
-        return Reply(answer.status, [*answer.headers, *own_headers(record)], answer.body)
+        return Reply(answer.status, [*answer.headers, *own_headers(record, work.headers)], answer.body)
 
     def _pay(self, work: Work, answer: Answer) -> None:
         """Account a whole answer, which its caller has by now."""
@@ -248,8 +251,7 @@ class Pipeline:
             if part is not None:
                 return plan, await self._merger.ask(part)
             deadline = work.deadline
-            # Nobody is waited for longer than OpenAI: Valkey's answer may come sooner than this is done.
-            self.afterwards.run_soon()
+            self._loop.call_soon(self._meanwhile, work)
             served, answer = await self._openai.ask(plan, record.phases, self._loop, deadline, work.payment, turns)
             if isinstance(answer, OpenStream) and not plan.stream:
                 answer = await fold(answer, served, record, self._services.metrics, work.payment, deadline=deadline)
@@ -258,11 +260,17 @@ class Pipeline:
             if part is not None and part.sent_at is not None:
                 work.payment.given_up(error)
             work.payment.release()
+            turns.give_back()
             self._settle(work)
             raise
         finally:
             if part is not None:
                 record.merged(part)
+
+    def _meanwhile(self, work: Work) -> None:
+        """What need not be done before OpenAI is asked, nor after its answer: nobody else is waited for as long."""
+        self.afterwards.run()
+        work.headers = headers_ahead(work.record)
 
     async def _ask_merged(self, plan: Plan) -> Answer:
         """The answer to a plan whose endpoint does not stream."""
@@ -322,7 +330,7 @@ class Pipeline:
                 opened, deadline=deadline, heartbeat_seconds=heartbeat, on_end=on_end, payment=work.payment
             )
         )
-        return Reply(200, [*opened.headers, *own_headers(record)], body)
+        return Reply(200, [*opened.headers, *own_headers(record, work.headers)], body)
 
     def write(self, record: Record) -> None:
         """The line and the counts of a record, with what is still to be put into it."""
@@ -362,8 +370,7 @@ def _record(call: Call, *, sampled: bool) -> Record:
     parent = call.parent
     if parent is not None:
         record.parent = parent.endpoint
-    if parent is not None and parent.trace is not None:
-        record.trace = parent.trace.child()
-    else:
-        record.trace = trace.new(call.request_id, sampled=sampled)
+        step = parent.step()
+        record.trace = None if step is None else step.child()
+    record.sampled = sampled
     return record

@@ -32,11 +32,6 @@ class Afterwards:
             self._timed = True
             self._loop.call_later(LATEST_SECONDS, self._due)
 
-    def run_soon(self) -> None:
-        """Do all of it in the next turn of the event loop: whoever calls this is going to wait."""
-        if self._works:
-            self._loop.call_soon(self.run)
-
     def run(self) -> None:
         """Do all of it now."""
         works = self._works

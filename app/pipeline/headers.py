@@ -15,8 +15,16 @@ QUEUE_HEADER = "x-prodkit-queue-ms"
 """How long the call waited for its turn at a rate limit; absent when it did not."""
 
 
-def own_headers(record: Record) -> list[tuple[str, str]]:
-    """What an answer says of its way through this service."""
+def own_headers(record: Record, ahead: list[tuple[str, str]] | None = None) -> list[tuple[str, str]]:
+    """What an answer says of its way through this service; `ahead` is what `headers_ahead` gave, and is used up."""
+    headers = headers_ahead(record) if ahead is None else ahead
+    if record.upstream_request_id is not None:
+        headers.append(("x-upstream-request-id", record.upstream_request_id))
+    return headers
+
+
+def headers_ahead(record: Record) -> list[tuple[str, str]]:
+    """The part of `own_headers` that is known before there is an answer."""
     headers = record.id_headers()
     headers.append((RUNG_HEADER, record.rung.label))
     if record.cache is not None:
@@ -25,6 +33,4 @@ def own_headers(record: Record) -> list[tuple[str, str]]:
         headers.append((QUEUE_HEADER, str(round(record.queue_seconds * 1000))))
     if record.model is not None:
         headers.append(("x-prodkit-model", record.model))
-    if record.upstream_request_id is not None:
-        headers.append(("x-upstream-request-id", record.upstream_request_id))
     return headers

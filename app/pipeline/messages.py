@@ -87,3 +87,5 @@ class Work:
     """Where it waits for its turn, once it is prepared."""
     deadline: float = 0.0
     """Loop time until which the answer, or the beginning of its stream, may come."""
+    headers: list[tuple[str, str]] | None = None
+    """Our own headers of its answer, as far as they are made while OpenAI is waited for."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.budgets.policy import Rung
 from app.errors import ApiError, Domain, upstream_domain
 from app.observability import log, metrics
+from app.observability import trace as traces
 from app.observability.trace import HEADER as TRACE_HEADER
 from app.pipeline.phases import NO_SPLIT, Phases, Split
 from app.prices import PICO_PER_USD
@@ -94,6 +95,9 @@ class Record:
     usage_estimated: bool = False
     cost_pico: int = 0
     trace: Trace | None = None
+    """Known from its beginning; else `step` makes it."""
+    sampled: bool | None = None
+    """Whether a trace that begins with this request is exported; None = none begins with it."""
     parent: str | None = None
     """Path of the request that this call was made for; None for one that came from outside."""
     openai_ms: float | None = None
@@ -114,11 +118,18 @@ class Record:
     told: bool = False
     """The line of this request is written, or is another record's to write."""
 
+    def step(self) -> Trace | None:
+        """Its step of a trace. A trace that begins here is made when it is first asked for: by then OpenAI is asked."""
+        if self.trace is None and self.sampled is not None:
+            self.trace = traces.new(self.request_id, sampled=self.sampled)
+        return self.trace
+
     def id_headers(self) -> list[tuple[str, str]]:
         """What names this request in its answer."""
         headers = [("x-request-id", self.request_id)]
-        if self.trace is not None:
-            headers.append((TRACE_HEADER, self.trace.header))
+        step = self.step()
+        if step is not None:
+            headers.append((TRACE_HEADER, step.header))
         return headers
 
     def planned(self, plan: Plan) -> None:
@@ -205,7 +216,7 @@ def _fields(record: Record, latency: float, first_token: float | None, split: Sp
     """
     fields = log.request_fields()
     fields["request_id"] = record.request_id
-    trace, identity = record.trace, record.identity
+    trace, identity = record.step(), record.identity
     if trace is not None:
         fields["trace_id"] = trace.trace_id
         fields["span_id"] = trace.span_id

@@ -29,7 +29,7 @@ _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 class Turns:
     """Turns of one call: at our own limits, and at OpenAI's, where each attempt and each other model takes one."""
 
-    __slots__ = ("_call", "_caller", "_plan", "_seconds", "_since", "limiter")
+    __slots__ = ("_call", "_caller", "_plan", "_seconds", "_since", "_ticket", "limiter")
 
     def __init__(self, limiter: Limiter, call: Call | None, plan: Plan, seconds: float) -> None:
         """`seconds` is the time that the whole call has; without a `call` it is made for many requests at once."""
@@ -39,6 +39,8 @@ class Turns:
         self._seconds = seconds
         self._since = limiter.clock()
         self._caller: Caller | None = None
+        self._ticket: Ticket | None = None
+        """Of the first attempt, while it is not sure that there will be one."""
 
     @property
     def caller(self) -> Caller:
@@ -49,7 +51,18 @@ class Turns:
 
     def at_once(self, plan: Plan) -> Ticket | None:
         """For a call that is sent now; None when it has to wait."""
-        return self.limiter.enter_at_once(plan.model.name, _counted(plan))
+        ticket, self._ticket = self._ticket, None
+        return ticket or self.limiter.enter_at_once(plan.model.name, _counted(plan))
+
+    def take_ahead(self) -> None:
+        """Take the turn of the first attempt, if it is there at once, for `at_once` to give."""
+        self._ticket = self.at_once(self._plan)
+
+    def give_back(self) -> None:
+        """Undo `take_ahead`, unless an attempt has it."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.limiter.leave(ticket, _counted(self._plan))
 
     async def take(self, plan: Plan) -> Ticket:
         """The same when its turn has come; raises ApiError 429 when that would be too late."""

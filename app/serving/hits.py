@@ -68,11 +68,9 @@ class Hits:
         record.phases.started = began - held
         record.phases.receive_seconds = held
         metrics = services.metrics
-        sampled = metrics.telemetry is not None
+        record.sampled = metrics.telemetry is not None
         if trace.HEADER in headers:
-            record.trace = trace.begin(raw, record.request_id, sampled=sampled)
-        else:
-            record.trace = trace.new(record.request_id, sampled=sampled)
+            record.trace = trace.begin(raw, record.request_id, sampled=record.sampled)
         try:
             reply = self._pipeline.at_once(Call(path, body, identity, record.request_id, headers, record))
         except ApiError:

@@ -146,11 +146,9 @@ class WebApp:
         if held is not None:
             record.phases.started -= held
             record.phases.receive_seconds = held
-        exporting = self._services is not None and self._services.metrics.telemetry is not None
+        record.sampled = self._services is not None and self._services.metrics.telemetry is not None
         if trace.HEADER in exchange.headers:
-            record.trace = trace.begin(exchange.raw, record.request_id, sampled=exporting)
-        else:
-            record.trace = trace.new(record.request_id, sampled=exporting)
+            record.trace = trace.begin(exchange.raw, record.request_id, sampled=record.sampled)
         return record
 
     async def _product(self, scope: Scope, receive: Receive, send: Send, _: Exchange, record: Record) -> None:

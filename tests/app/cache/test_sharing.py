@@ -13,6 +13,7 @@ import pytest
 from app.cache import flight
 from app.errors import ApiError
 from app.limits import Grant
+from app.limits.upstream import Ticket
 from app.models import CachePolicy
 from app.pipeline import ByteStream, Reply
 from tests.app.cache.fleet import Fleet, state, text
@@ -93,23 +94,40 @@ async def test_what_was_set_aside_for_an_answer_that_is_there_goes_back_whole(
 ) -> None:
     limiter, book = fleet.services[1].limiter, fleet.services[1].ledger.book
     taken_back: list[Grant] = []
-    real = limiter.take_back
+    left: list[tuple[Ticket, int]] = []
+    real, really = limiter.take_back, limiter.leave
 
     def take_back(grant: Grant) -> None:
         taken_back.append(grant)
         real(grant)
 
+    def leave(ticket: Ticket, tokens: int) -> None:
+        left.append((ticket, tokens))
+        really(ticket, tokens)
+
     monkeypatch.setattr(limiter, "take_back", take_back)
+    monkeypatch.setattr(limiter, "leave", leave)
     await fleet.ask(0, {"input": "Asked before."})
-    await fleet.ask(1, {"input": "Asked here, so that this replica holds leases."})
+    for number in range(4):
+        await fleet.ask(1, {"input": f"Asked here, so that this replica holds leases with room in them: {number}."})
     await fleet.settle()
-    assert (taken_back, book.holds) == ([], {})
+    assert (taken_back, left, book.holds) == ([], [], {})
     [scope] = [scope for key, scope in limiter._scopes.items() if key.endswith(fleet.identity.key_id)]
     before = scope.remaining(limiter.clock())
+    [openai] = limiter._upstreams.values()
+    # Of the limit that it heard of with its first answer.
+    await asyncio.to_thread(wait_until, lambda: openai.ready(limiter.clock(), 1_000, 0))
+    unknown = openai._blind[:]
+    rest = openai.remaining(limiter.clock())
     committed = [lease.committed for lease in book.current.values()]
     hit = await fleet.ask(1, {"input": "Asked before."})
     assert state(hit) == "hit"
     [grant] = taken_back
+    [(ticket, tokens)] = left
+    assert ticket.scope is openai
+    assert tokens > 0
+    assert openai._blind == unknown, "no call that is not sent counts before a limit is known"
+    assert all(now >= then for now, then in zip(openai.remaining(limiter.clock()), rest, strict=True))
     assert scope in grant.scopes
     assert grant.tokens > 0
     assert all(now >= then for now, then in zip(scope.remaining(limiter.clock()), before, strict=True))

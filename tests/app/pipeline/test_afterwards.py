@@ -28,17 +28,6 @@ async def test_what_is_put_off_is_done_by_itself_and_in_its_order() -> None:
         await last.wait()
 
 
-async def test_who_is_going_to_wait_has_it_done_in_the_next_turn_and_not_before() -> None:
-    done: list[str] = []
-    afterwards = Afterwards(asyncio.get_running_loop())
-    afterwards.add(partial(done.append, "first"))
-    afterwards.run_soon()
-    afterwards.add(partial(done.append, "second"))
-    assert done == []
-    await asyncio.sleep(0)
-    assert done == ["first", "second"]
-
-
 async def test_what_fails_is_told_and_stops_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     done: list[str] = []
     failures: list[None] = []
