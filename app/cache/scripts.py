@@ -118,10 +118,11 @@ return 0
 # or what those who waited for it are given although it is not kept.
 
 CLAIMED = "C"
-MAX_CLAIM_BYTES = 256
-_ASKS = f"""
-local function asks(key)  -- the token of who does
-  return redis.call('GETRANGE', key, 0, {MAX_CLAIM_BYTES - 1}):match('^{CLAIMED}.(%S+) ')
+HEAD_BYTES = 256
+"""Of a value that is worth nothing, by which it is known again."""
+_ASKER = f"""
+local function asker(value)  -- the token in a claim
+  return value and value:match('^{CLAIMED}.(%S+) ')
 end
 """
 
@@ -129,7 +130,7 @@ CLAIM = Script(
     f"""
 -- claim, milliseconds, '1' to ask although there is an answer, a value that is worth nothing (how it begins)
 -- Answers as a native SET with NX and GET does: what was there, or nil for the right to ask.
-local found = redis.pcall('GETRANGE', KEYS[1], 0, {MAX_CLAIM_BYTES - 1})
+local found = redis.pcall('GETRANGE', KEYS[1], 0, {HEAD_BYTES - 1})
 if type(found) == 'table' or found == ARGV[4] then
   redis.call('DEL', KEYS[1])
   found = ''
@@ -148,10 +149,10 @@ return redis.call('GET', KEYS[1])
 )
 
 TAKE_OVER = Script(
-    _ASKS
+    _ASKER
     + """
 -- the dead one's token, claim, milliseconds
-if asks(KEYS[1]) ~= ARGV[1] then return 0 end
+if asker(redis.call('GET', KEYS[1])) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[3])
 return 1
@@ -159,10 +160,10 @@ return 1
 )
 
 KEEP = Script(
-    _ASKS
+    _ASKER
     + """
 -- token, answer, milliseconds: nothing when another asks by now
-local token = asks(KEYS[1]) or asks(KEYS[2])
+local token = asker(redis.call('GET', KEYS[1])) or asker(redis.call('GET', KEYS[2]))
 if token and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[2], KEYS[3])
@@ -171,23 +172,23 @@ return 1
 )
 
 RELEASE = Script(
-    _ASKS
+    _ASKER
     + """
 -- token, what the others get instead of an answer to keep, milliseconds
-if asks(KEYS[2]) == ARGV[1] then return redis.call('DEL', KEYS[2]) end
-if asks(KEYS[1]) ~= ARGV[1] then return 0 end
-local waits = redis.call('GETRANGE', KEYS[1], 1, 1) == '1'
+if asker(redis.call('GET', KEYS[2])) == ARGV[1] then return redis.call('DEL', KEYS[2]) end
+local claim = redis.call('GET', KEYS[1])
+if asker(claim) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[3])
-if waits and ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
+if claim:sub(2, 2) == '1' and ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """
 )
 
 PUBLISH = Script(
-    _ASKS
+    _ASKER
     + """
 -- token, text: -1 when another asks by now
-if asks(KEYS[1]) ~= ARGV[1] then return -1 end
+if asker(redis.call('GET', KEYS[1])) ~= ARGV[1] then return -1 end
 local size = redis.call('APPEND', KEYS[3], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
 return size
@@ -195,11 +196,12 @@ return size
 )
 
 FOLLOW = Script(
-    _ASKS
+    _ASKER
     + """
 -- token, bytes of its text already read: what the question's key holds, and what is new of the text or was left
-local read = asks(KEYS[1]) == ARGV[1] and ARGV[2] or 0
-return {redis.call('GET', KEYS[1]), redis.call('GETRANGE', KEYS[3], read, -1)}
+local found = redis.call('GET', KEYS[1])
+local read = asker(found) == ARGV[1] and ARGV[2] or 0
+return {found, redis.call('GETRANGE', KEYS[3], read, -1)}
 """
 )
 

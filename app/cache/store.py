@@ -65,7 +65,7 @@ class Store:
         said = self._said(place, token, value)
         if said is None or (said.entry is None and said.token != token):
             # Damaged, or put there by somebody else: as good as nothing. Else another asks, and is to know who waits.
-            worthless = b"" if said is not None else value[: scripts.MAX_CLAIM_BYTES]
+            worthless = b"" if said is not None else value[: scripts.HEAD_BYTES]
             claim = self._claim(place, token)
             value = await scripts.CLAIM.call(self._valkey, _keys(place.key, token), claim, milliseconds, 0, worthless)
             said = self._said(place, token, value)
@@ -125,7 +125,6 @@ class Store:
         return None if entry is None else Claim(entry, fingerprint=entry.fingerprint)
 
 
-# Shorter than MAX_CLAIM_BYTES at its longest.
 _CLAIM = re.compile(rf"{scripts.CLAIMED}[01]([!-~]{{1,80}}) ([!-~]{{1,80}}) ([!-~]{{0,80}})".encode())
 
 

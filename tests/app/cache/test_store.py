@@ -8,8 +8,7 @@ import pytest
 
 from app.cache.answers import Answers
 from app.cache.place import Place
-from app.cache.scripts import CLAIMED, MAX_CLAIM_BYTES
-from app.cache.store import _CLAIM
+from app.cache.scripts import CLAIMED, HEAD_BYTES
 from tests.app.cache.conftest import MakeReplica, kept, place_at
 
 pytestmark = pytest.mark.process
@@ -125,7 +124,7 @@ WORTHLESS: tuple[tuple[str, ...], ...] = (
     ("SET", "A" + "\0" * 200),
     ("SET", CLAIMED),
     ("SET", f"{CLAIMED}0t"),
-    ("SET", f"{CLAIMED}0{'t' * MAX_CLAIM_BYTES} replica "),
+    ("SET", f"{CLAIMED}0{'t' * HEAD_BYTES} replica "),
     ("SET", f"{CLAIMED}0t repl\nica "),
     ("HSET", "t", "as version 5 had it"),
     ("RPUSH", "of another type"),
@@ -152,10 +151,3 @@ async def test_of_two_who_find_the_same_damage_one_asks(make_replica: MakeReplic
     first, second = [store.ask(place, token, SHORT) for token in ("first", "second")]
     assert (await store.claimed(place, "first", SHORT, first)).token == "first"
     assert (await store.claimed(place, "second", SHORT, second)).token == "first"
-
-
-def test_the_longest_claim_that_is_read_is_no_longer_than_what_scripts_look_at() -> None:
-    longest = f"{CLAIMED}0{'t' * 80} {'r' * 80} {'f' * 80}".encode()
-    assert _CLAIM.fullmatch(longest)
-    assert len(longest) <= MAX_CLAIM_BYTES
-    assert not _CLAIM.fullmatch(longest + b"f")
