@@ -187,11 +187,11 @@ return 1
 PUBLISH = Script(
     _ASKER
     + """
--- token, text: -1 when another asks by now
-if asker(redis.call('GET', KEYS[1])) ~= ARGV[1] then return -1 end
-local size = redis.call('APPEND', KEYS[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
-return size
+-- token, text, bytes before it: 0 when another asks by now, or what came before is gone
+if asker(redis.call('GET', KEYS[1])) ~= ARGV[1] then return 0 end
+if redis.call('STRLEN', KEYS[3]) ~= tonumber(ARGV[3]) then return 0 end
+redis.call('APPEND', KEYS[3], ARGV[2])
+return redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
 """
 )
 

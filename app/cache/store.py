@@ -103,9 +103,10 @@ class Store:
         value = encode(place.key, borrowed) if borrowed and len(borrowed.body) <= MAX_BODY_BYTES else b""
         await scripts.RELEASE.call(self._valkey, _keys(place.key, token), token, value, BORROWED_MILLISECONDS)
 
-    async def publish(self, place_key: str, token: str, text: bytes) -> bool:
-        """Add to the text of a stream for those who follow it; False when the claim is lost."""
-        return bool(await scripts.PUBLISH.call(self._valkey, _keys(place_key, token), token, text) != -1)
+    async def publish(self, place_key: str, token: str, text: bytes, told: int) -> bool:
+        """Add to the text of a stream for those who follow it, after the `told` bytes before; False when the claim is
+        lost, or those bytes are: then the whole answer is all that follows."""
+        return bool(await scripts.PUBLISH.call(self._valkey, _keys(place_key, token), token, text, told) == 1)
 
     async def tell(self, owner: str, key: str, token: str) -> None:
         """Tell the replica that asks that this one hears its stream."""

@@ -91,15 +91,16 @@ def _end(flight: Flight, entry: Entry, read: int) -> None:
 
 async def publish(answers: Answers, flight: Flight) -> None:
     """Give a stream to the other replicas as it comes; a whole answer they find where it is kept."""
-    relay, sent = flight.relay, 0
+    relay, sent, told = flight.relay, 0, 0
     while relay.shareable:
         pieces, sent = relay.pieces[sent:], len(relay.pieces)
         text = b"".join([piece for piece in pieces if piece is not sse.HEARTBEAT])
         try:
-            if text and not await answers.store.publish(flight.key, flight.token, text):
+            if text and not await answers.store.publish(flight.key, flight.token, text, told):
                 return
         except ValkeyAwayError:
             return
+        told += len(text)
         if sent < len(relay.pieces):
             continue
         if relay.ended:

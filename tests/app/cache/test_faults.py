@@ -74,7 +74,7 @@ async def test_a_leader_that_was_replaced_cannot_write(make_replica: MakeReplica
     assert (await answers.store.claim(place, "old", 5_000)).token == "old"
     assert await answers.store.take_over(place, "old", "new", 5_000)
     assert not await answers.store.take_over(place, "old", "third", 5_000)
-    assert not await answers.store.publish(place.key, "old", b"text")
+    assert not await answers.store.publish(place.key, "old", b"text", 0)
     assert not await kept(answers, place, "old", b"old")
     await answers.store.release(place, "old", None)
     assert await kept(answers, place, "new", b"new")

@@ -105,16 +105,29 @@ async def test_the_text_of_a_stream_is_its_askers_alone_and_stays_as_long_as_the
     answers = await make_replica()
     store, place = answers.store, await new_place(answers)
     assert (await store.claim(place, "old", LONG)).token == "old"
-    assert await store.publish(place.key, "old", b"one ")
-    assert await store.publish(place.key, "old", b"two")
+    assert await store.publish(place.key, "old", b"one ", 0)
+    assert await store.publish(place.key, "old", b"two", 4)
     assert (await store.follow(place, "old", 4)).text == b"two"
     assert await answers.valkey.call("PTTL", f"{place.key}:old") > LONG / 2, "however long the model is silent"
     assert await store.take_over(place, "old", "new", LONG)
-    assert not await store.publish(place.key, "old", b" three")
+    assert not await store.publish(place.key, "old", b" three", 7)
     assert (await store.follow(place, "new", 0)).text == b""
     assert (await store.follow(place, "old", 0)).token == "new"
-    assert await store.publish(place.key, "new", b"another")
+    assert await store.publish(place.key, "new", b"another", 0)
     assert (await store.follow(place, "new", 0)).text == b"another"
+
+
+async def test_a_stream_whose_text_was_evicted_goes_on_with_its_kept_answer_and_with_no_gap(
+    make_replica: MakeReplica,
+) -> None:
+    answers = await make_replica()
+    store, place = answers.store, await new_place(answers)
+    assert (await store.claim(place, "t", LONG)).token == "t"
+    assert await store.publish(place.key, "t", b"one ", 0)
+    await answers.valkey.call("DEL", f"{place.key}:t")
+    assert not await store.publish(place.key, "t", b"two three", 4)
+    assert (await store.follow(place, "t", 4)).text == b""
+    assert await kept(answers, place, "t", b"one two three")
 
 
 WORTHLESS: tuple[tuple[str, ...], ...] = (

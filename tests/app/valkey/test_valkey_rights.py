@@ -51,7 +51,7 @@ async def test_the_rights_that_the_stack_gives_are_enough_and_no_more(
         place = await place_at(answers)
         assert (await answers.store.claim(place, "t", 5_000)).token == "t"
         await answers.store.tell(answers.watch.replica, place.key, "t")
-        assert await answers.store.publish(place.key, "t", b"text")
+        assert await answers.store.publish(place.key, "t", b"text", 0)
         assert (await answers.store.follow(place, "t", 0)).text == b"text"
         answers.store.keep(place, "t", answers.made(place, b"{}", "m"))
         assert (await answers.store.claim(place, "u", 5_000)).entry is not None
