@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from app.budgets.ladder import Place, Standing
 from app.budgets.policy import Policy, Rung
 from app.budgets.scope import ORG
 from app.prices import PICO_PER_USD
-
-if TYPE_CHECKING:
-    from app.budgets.watcher import Account
 
 SOON_SECONDS, ORG_SECONDS = 3.0, 10.0
 """A budget whose spending may be about to reach a line; the organisation, at the longest."""
@@ -31,6 +28,19 @@ MOST = 300
 """Budgets of one look; the others come in the next."""
 Limits = tuple[int | None, int | None]
 """Of a scope's month and day, in pico-dollars."""
+
+
+class Account(Protocol):
+    """A scope's money in one window, as the ledger tells it, in pico-dollars."""
+
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def spent(self) -> int: ...
+    @property
+    def reserved(self) -> int: ...
+    @property
+    def suspense(self) -> int: ...
 
 
 class Turn(NamedTuple):

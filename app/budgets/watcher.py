@@ -28,7 +28,7 @@ from app.budgets.control import Standing as Published
 from app.budgets.history import HOUR
 from app.budgets.memory import Memories, Memory
 from app.budgets.policy import Policy, Rung
-from app.budgets.rota import Rota, Turn
+from app.budgets.rota import Account, Rota, Turn
 from app.budgets.runaway import Habit
 from app.budgets.scope import ORG
 from app.budgets.window import Span, window_at
@@ -53,19 +53,6 @@ SPANS = {"M": Span.MONTH, "D": Span.DAY}
 
 Place = tuple[str, str]
 """A scope and a kind of window."""
-
-
-class Account(Protocol):
-    """A scope's money in one window, as the ledger tells it, in pico-dollars."""
-
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def spent(self) -> int: ...
-    @property
-    def reserved(self) -> int: ...
-    @property
-    def suspense(self) -> int: ...
 
 
 class Accounts(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.cache.entry import MAX_BODY_BYTES
 from app.errors import ApiError
@@ -13,8 +13,7 @@ from app.upstream import sse
 
 if TYPE_CHECKING:
     from app.cache.entry import Entry
-    from app.pipeline.lead import Lead
-    from app.pipeline.messages import Write
+    from app.pipeline.messages import ByteStream, Write
 
 MAX_AHEAD_BYTES = 256 * 1024
 """How far upstream is read ahead of the fastest reader; of a stream that is too long to share, of the slowest."""
@@ -33,6 +32,19 @@ class Landing:
     status: int = 200
     age: float = 0.0
     """Seconds since a kept entry was made."""
+
+
+class Lead(Protocol):
+    """Who reads a stream in the task of the caller whose call it is."""
+
+    def take(self) -> ByteStream:
+        """For that caller."""
+
+    def share(self) -> None:
+        """Others hear it as well."""
+
+    def leave(self) -> None:
+        """Nobody hears it any more."""
 
 
 class Flight:
