@@ -77,8 +77,9 @@ class Life:
     def end(self) -> None:
         """End the step that runs, from another thread; no other begins."""
         self._over = True
-        if self._running:
-            _kill(self._running)
+        running = self._running
+        if running:
+            _kill(running)
 
     def run(self, verb: str, name: str = "") -> Step:
         """Preview, refresh or destroy, or `up` as `make up` runs it."""
@@ -140,7 +141,10 @@ class Life:
             start_new_session=True,  # so that it ends with its plugins, and only when it is told here
         ) as process:
             self._running = process
-            yield process
+            try:
+                yield process
+            finally:
+                self._running = None  # its number may be another process's from now on
 
     def _call(self, name: str, *arguments: str, events: Path | None = None, folder: Path = ROOT) -> Step:
         with self._started(*arguments, folder=folder) as process:
