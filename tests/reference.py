@@ -16,7 +16,7 @@ from app.observability.trace import HEADER as TRACE_HEADER
 from app.observability.trace import STATE_HEADER
 from app.pipeline.headers import QUEUE_HEADER
 from app.pipeline.pay import FEATURE_HEADER
-from app.pipeline.record import FIELDS
+from app.pipeline.request_line import FIELDS
 from app.pipeline.reserve import TIMEOUT_HEADER, WAIT_HEADER
 from app.settings import ENVIRONMENT, PLATFORM_ENVIRONMENT
 from components._timeouts import derive

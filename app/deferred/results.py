@@ -19,11 +19,11 @@ from app.deferred.store import Store
 from app.keys import Identity
 from app.ledger import Entry, Outcome
 from app.observability.metrics import DEFERRED_ANSWERED, DEFERRED_GIVEN_UP, DEFERRED_OVERDUE
-from app.pipeline import record as record_step
 from app.pipeline.endpoints import endpoint_of
 from app.pipeline.estimate import text_tokens
 from app.pipeline.meter import NOTHING, usage_of
 from app.pipeline.record import Record
+from app.pipeline.request_line import write_line
 from app.prices import BATCH, Usage, default_prices, is_regional
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Results:
         record.requested_model = request.requested_model
         record.usage, record.usage_estimated, record.cost_pico = usage, estimated, request.cost_pico
         record.upstream_request_id, record.deferred, record.parent = upstream or None, request.id, PATH
-        record_step.write(record, self._services.metrics)
+        write_line(record, self._services.metrics)
 
 
 def _usage(request: Deferred, body: Any, size: int) -> tuple[Usage, bool]:

@@ -14,7 +14,6 @@ from app.deferred.deadline import PATH as DEFERRED_PATH
 from app.errors import ApiError, Domain
 from app.ledger import Outcome
 from app.observability.metrics import FIRST_TOKEN_TIMEOUTS, INTERNAL_ERRORS
-from app.pipeline import record as record_step
 from app.pipeline.afterwards import Afterwards
 from app.pipeline.attempt import OpenStream
 from app.pipeline.bound import read_bounded
@@ -31,14 +30,16 @@ from app.pipeline.isolate import isolated
 from app.pipeline.long_answers import LongAnswers
 from app.pipeline.look_up import LookUp
 from app.pipeline.merge import Merger
-from app.pipeline.messages import ByteStream, Call, Reply, Work
+from app.pipeline.messages import ByteStream, Call, Reply
 from app.pipeline.meter import is_complete, usage_of
 from app.pipeline.phases import Phases
 from app.pipeline.prompt_cache import scoped
-from app.pipeline.record import Record
+from app.pipeline.record import Record, processing_ms
+from app.pipeline.request_line import write_line
 from app.pipeline.reserve import Turns, reserve_tokens, tokens_at_once
 from app.pipeline.settle import settle_tokens
 from app.pipeline.stream import MeteredStream, StreamEnd
+from app.pipeline.work import Work
 from app.resilience import Resilience
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Pipeline:
         record = call.record or _record(call, sampled=self._services.metrics.telemetry is not None)
         reply = self._look_up.at_once(call, record)
         if reply is not None:
-            record_step.write(record, self._services.metrics)
+            write_line(record, self._services.metrics)
         return reply
 
     async def close(self) -> None:
@@ -265,7 +266,7 @@ class Pipeline:
             raise
         finally:
             if part is not None:
-                record.merged(part)
+                record.merged(part.sent_at, part.requests, part.waited_ms)
 
     def _meanwhile(self, work: Work) -> None:
         """What need not be done before OpenAI is asked, nor after its answer: nobody else is waited for as long."""
@@ -290,7 +291,7 @@ class Pipeline:
         meter = opened.meter
         record.status = 200
         record.phases.succeeded = True
-        record.openai_ms = record_step.processing_ms(opened.headers)
+        record.openai_ms = processing_ms(opened.headers)
         record.upstream_request_id = opened.request_id
 
         def on_end(end: StreamEnd) -> None:
@@ -335,12 +336,12 @@ class Pipeline:
     def write(self, record: Record) -> None:
         """The line and the counts of a record, with what is still to be put into it."""
         self.afterwards.run()
-        record_step.write(record, self._services.metrics)
+        write_line(record, self._services.metrics)
 
     def write_later(self, record: Record) -> None:
         """The same when nobody waits for it: the request has ended just now."""
         record.ended = time.perf_counter()
-        self.afterwards.add(partial(record_step.write, record, self._services.metrics))
+        self.afterwards.add(partial(write_line, record, self._services.metrics))
 
     def later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         """Do work that no caller waits for, and let `close` wait for it."""

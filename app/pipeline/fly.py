@@ -18,10 +18,11 @@ from app.ledger import Outcome
 from app.pipeline.follow import JOIN, broken, follow, publish
 from app.pipeline.headers import own_headers
 from app.pipeline.lead import Lead
-from app.pipeline.messages import Reply, Work
+from app.pipeline.messages import Reply
 from app.pipeline.pay import Payment
 from app.pipeline.record import Record
 from app.pipeline.stream import MeteredStream
+from app.pipeline.work import Work
 from app.upstream import sse
 from app.valkey.client import ValkeyAwayError
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.cache.entry import Entry
     from app.cache.flight import Flight
     from app.cache.place import Place
-    from app.pipeline.messages import Work
+    from app.pipeline.work import Work
 
 JOIN = "join"
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.01, 0.1

@@ -14,8 +14,9 @@ from app.deferred.deadline import HEADER as DEADLINE_HEADER
 from app.errors import ApiError
 from app.ledger import Outcome
 from app.pipeline.fly import MISS, STALE, Flights, Maker, kept
-from app.pipeline.messages import Reply, Work
+from app.pipeline.messages import Reply
 from app.pipeline.pay import Payment, kept_of
+from app.pipeline.work import Work
 from app.valkey.client import ValkeyAwayError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What goes into the pipeline, what is carried along it and what comes out."""
+"""What goes into the pipeline and what comes out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from app.cache.place import Place
     from app.keys import Identity
-    from app.limits import Grant
-    from app.pipeline.choose import Plan
-    from app.pipeline.pay import Payment
     from app.pipeline.record import Record
-    from app.pipeline.reserve import Turns
 
 
 Write = Callable[[bytes, bytes], bool]
@@ -66,26 +61,3 @@ class Reply:
     status: int
     headers: list[tuple[str, str]]
     body: bytes | ByteStream
-
-
-@dataclass(slots=True)
-class Work:
-    """A call whose answer has to be made, and what was set aside for it on the way."""
-
-    call: Call
-    record: Record
-    plan: Plan
-    """Of the model that answers: a fallback replaces it."""
-    place: Place | None
-    """Where the answer is kept; None = nowhere."""
-    payment: Payment
-    complete: bool = False
-    """The answer came to its natural end on the planned model, so it may be kept."""
-    grant: Grant | None = None
-    """Tokens reserved, once they are."""
-    turns: Turns | None = None
-    """Where it waits for its turn, once it is prepared."""
-    deadline: float = 0.0
-    """Loop time until which the answer, or the beginning of its stream, may come."""
-    headers: list[tuple[str, str]] | None = None
-    """Our own headers of its answer, as far as they are made while OpenAI is waited for."""

@@ -13,12 +13,12 @@ from app.models import Models, Usage, default_document
 from app.observability import metrics as names
 from app.observability.metrics import Metrics
 from app.observability.trace import Trace
-from app.pipeline import record as step
 from app.pipeline.choose import make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.pay import unknown_usage
 from app.pipeline.phases import Phases
 from app.pipeline.record import Record
+from app.pipeline.request_line import FIELDS, write_line
 from app.prices import PICO_PER_USD
 
 MODELS = Models(default_document())
@@ -54,7 +54,7 @@ class Counts(Metrics):
 
 def written(record: Record, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], dict[str, float]]:
     counts = Counts()
-    step.write(record, counts)
+    write_line(record, counts)
     return json.loads(capsys.readouterr().out), counts.seen
 
 
@@ -162,14 +162,14 @@ def test_every_field_of_a_line_stands_under_its_name_and_its_times_are_metrics(
         else:
             assert line["whole_answer_ms"] == 20_000
         shown |= set(line)
-        assert [name for name in step.FIELDS if name in line] == list(line)[3:]
-    assert shown == {"time", "level", "event", *step.FIELDS}
+        assert [name for name in FIELDS if name in line] == list(line)[3:]
+    assert shown == {"time", "level", "event", *FIELDS}
 
 
 def test_a_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     record = Record("req_1", "/v1/responses")
     for _ in range(2):
-        step.write(record, Counts())
+        write_line(record, Counts())
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
