@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from random import SystemRandom
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.errors import ApiError
@@ -20,7 +17,8 @@ from app.limits.leases import Leases
 from app.limits.policy import Policy
 from app.limits.queue import BACKGROUND, INTERACTIVE, Waiter
 from app.limits.scope import Limits, Scope
-from app.limits.scripts import KEY_PREFIX, SWEEP
+from app.limits.scripts import KEY_PREFIX
+from app.limits.sweeper import Sweeper
 from app.limits.upstream import Ticket, UpstreamScope
 from app.observability.metrics import (
     LIMITER_CALLS,
@@ -33,10 +31,6 @@ from app.valkey.client import Valkey
 if TYPE_CHECKING:
     from app.keys import Identity
 
-log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 600.0
-SWEEP_BATCH = 200  # keys looked at by one SCAN
 ANSWER_SECONDS = 1.0
 """Besides the wait for a turn: for Valkey to answer, or to be found away."""
 
@@ -112,20 +106,18 @@ class Limiter:
     _waiting: Counter[str] = field(default_factory=Counter)
     _most_waiting: int = 0
     _reported: tuple[int, int] = (0, 0)
-    _sweeper: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self._leases = Leases(self.valkey, secrets.token_hex(6), self.clock)
+        self.sweeper = Sweeper(self.valkey)
 
     def start(self) -> None:
-        """Start the task that removes full buckets from Valkey each SWEEP_SECONDS or so."""
-        self._sweeper = asyncio.create_task(self._sweep_forever(), name="limits")
+        """Start the task that removes full buckets from Valkey now and then."""
+        self.sweeper.start()
 
     async def stop(self) -> None:
         """Give back what is held and stop. Safe to call twice."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
+        await self.sweeper.stop()
         await self._leases.stop()
 
     @property
@@ -268,17 +260,6 @@ class Limiter:
             if scope.queue:
                 self._leases.pump(scope)
 
-    async def sweep(self) -> int:
-        """Remove the buckets that are full, which is what a missing bucket means; returns how many were removed.
-
-        Raises ValkeyAwayError.
-        """
-        client = self.valkey.client
-        removed = 0
-        async for key in client.scan_iter(match=f"{KEY_PREFIX}*", count=SWEEP_BATCH):
-            removed += int(await self.valkey.run(partial(SWEEP.run, key=key)))
-        return removed
-
     async def _turn(self, scope: Scope, model: str, tokens: int, caller: Caller) -> None:
         """Take from one limit when it is this call's turn; raises ApiError 429 when that is too late."""
         now = self.clock()
@@ -376,16 +357,6 @@ class Limiter:
             else:
                 self._leases.forget(scope)
                 self._chains.clear()
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            # Not all replicas at the same moment.
-            await asyncio.sleep(SWEEP_SECONDS * SystemRandom().uniform(0.5, 1.5))
-            try:
-                removed = await self.sweep()
-                log.debug("full buckets removed", extra={"fields": {"count": removed}})
-            except Exception as error:  # a sweep that failed is only late
-                log.warning("sweep put off", extra={"fields": {"reason": type(error).__name__}})
 
 
 def _headers(scope: Scope, now: float) -> dict[str, str]:

@@ -168,11 +168,11 @@ async def test_a_bucket_has_no_time_to_live_and_the_sweep_removes_full_ones_only
     for key in keys:
         assert await client.ttl(key) == -1
     await client.hset(keys[0], "at", 0)
-    await limiter.sweep()
+    await limiter.sweeper.sweep()
     assert [await client.exists(key) for key in keys] == [1, 1]  # a lease is in use
     await limiter.stop()
     await client.hset(keys[0], "at", 0)
-    assert await limiter.sweep() >= 1
+    assert await limiter.sweeper.sweep() >= 1
     assert [await client.exists(key) for key in keys] == [0, 1]
 
 
@@ -251,7 +251,7 @@ async def test_settling_never_fails(limiter: Limiter, alone: tuple[Limiter, Cloc
     limiter.settle(grant, 5)
     alone[0].settle(grant, 5)
     with pytest.raises(ValkeyAwayError):
-        await limiter.sweep()
+        await limiter.sweeper.sweep()
 
 
 def seconds(duration: str) -> float:

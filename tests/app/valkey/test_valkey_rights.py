@@ -44,7 +44,7 @@ async def test_the_rights_that_the_stack_gives_are_enough_and_no_more(
         grant = await limiter.reserve(identity, "gpt-6-luna", 10)
         assert grant.shared
         limiter.settle(grant, 5)
-        assert await limiter.sweep() >= 0
+        assert await limiter.sweeper.sweep() >= 0
         answers = Answers(store, 1 << 20)
         await answers.watch.start()
         await answers.watch.invalidate("acme", "documents")
