@@ -300,8 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=SECONDS, help=f"of traffic; default {SECONDS}, at most {MOST_SECONDS}"
     )
     parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second of traffic; default {RATE}")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the cache; default %(default)s, about a minute")
-    parser.add_argument("--traces", type=int, default=TRACES, help="of the ledger; default %(default)s, half an hour")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the cache; default %(default)s, ten seconds")
+    parser.add_argument("--traces", type=int, default=TRACES, help="of the ledger; default %(default)s, forty minutes")
     parser.add_argument("--seed", type=int, help="of cache and ledger; default by chance, and shown")
     parser.add_argument(
         "--minutes", type=float, default=MOST_MINUTES, help="the most for cache and for ledger; default %(default)g"
