@@ -58,9 +58,7 @@ class Store:
         """The second half of `claim`."""
         try:
             value = await self._valkey.answer(asked)
-        except ValkeyRefusedError as error:
-            if error.code != "WRONGTYPE":
-                raise
+        except ValkeyRefusedError:  # a key of another type, which the script replaces; else it is refused as well
             value = b""
         said = self._said(place, token, value)
         if said is None or (said.entry is None and said.token != token):

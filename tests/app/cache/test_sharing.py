@@ -45,7 +45,7 @@ async def test_one_question_over_three_replicas_is_one_call(fleet: Fleet) -> Non
 
 @pytest.mark.parametrize("fleet", ["single", "cluster"], indirect=True)
 async def test_a_stream_is_heard_live_from_its_start_on_every_replica(fleet: Fleet) -> None:
-    body = {"input": "Tell me of the sea.", "stream": True}
+    body = {"input": "Write 150 words", "max_output_tokens": 1_000, "reasoning": {"effort": "none"}, "stream": True}
     leader = await fleet.ask(0, body)
     first = await anext(aiter(leader.body))  # type: ignore[arg-type]
     joiners = await asyncio.gather(*[fleet.ask(index % 3, body) for index in range(12)])
