@@ -48,11 +48,13 @@ def is_complete(endpoint: Endpoint, answer: Mapping[str, Any]) -> bool:
     if endpoint is RESPONSES:
         return answer.get("status") == "completed"
     if endpoint is CHAT:
-        choices = answer["choices"] or ()
+        choices = answer["choices"]
+        if not choices or not isinstance(choices, list):
+            return False
         for choice in choices:
-            if not isinstance(choice, dict) or choice.get("finish_reason") not in NATURAL_ENDS:
+            reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+            if not isinstance(reason, str) or reason not in NATURAL_ENDS:
                 return False
-        return bool(choices)
     return True
 
 

@@ -68,6 +68,11 @@ def test_only_a_chat_whose_every_choice_ended_is_complete(reasons: list[str], co
     assert is_complete(CHAT, {"choices": [{"finish_reason": reason} for reason in reasons]}) is complete
 
 
+@pytest.mark.parametrize("choices", [None, [], 1, {"0": {}}, ["stop"], [{"finish_reason": ["stop"]}], [{}]])
+def test_choices_that_make_no_sense_are_no_complete_answer(choices: object) -> None:
+    assert is_complete(CHAT, {"choices": choices}) is False
+
+
 def test_a_responses_stream_is_metered_to_its_end() -> None:
     meter = ResponsesMeter()
     assert meter.see(*event({"type": "response.created", "sequence_number": 0, "response": {}}))
