@@ -91,10 +91,11 @@ class Lane(asyncio.Protocol):
         `ahead`: the caller has work to do meanwhile, so where nobody else waits for an answer this leaves before it.
         """
         answer = self._loop.create_future()
-        self._queue(command, answer, None)
+        at_once = ahead and not self._asked and not self._busy
+        self._queue(command, answer, None, at_once=at_once)
         self._asked += 1
         self._asked_unsent += 1
-        if ahead and self._asked == 1 and not self._busy:
+        if at_once:
             self._flush()
         return answer
 
@@ -102,7 +103,9 @@ class Lane(asyncio.Protocol):
         """Send what needs no answer; `refused` is called when that is an error. Raises as `send`."""
         self._queue(command, None, refused)
 
-    def _queue(self, command: Command, answer: asyncio.Future[Any] | None, refused: Refused | None) -> None:
+    def _queue(
+        self, command: Command, answer: asyncio.Future[Any] | None, refused: Refused | None, *, at_once: bool = False
+    ) -> None:
         transport = self._transport
         if transport is None:
             raise ConnectionError("the connection is closed")
@@ -111,7 +114,7 @@ class Lane(asyncio.Protocol):
             len(packed) + self._unsent_bytes + transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
             raise LaneFullError
-        if not self._unsent:
+        if not self._unsent and not at_once:
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
         self._unsent_bytes += len(packed)
