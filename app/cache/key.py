@@ -40,6 +40,10 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     },
     "/v1/embeddings": {"encoding_format": "float"},
 }
+_NO_DEFAULTS: Mapping[str, object] = {}
+_LEFT_OUT: Mapping[str, frozenset[str]] = {path: frozenset({*names, "stream"}) for path, names in DEFAULTS.items()}
+"""Fields that may not stand in a question's key."""
+_STREAM = frozenset({"stream"})
 _LEAST, _MOST = -(2**63), 2**64
 """Whole numbers that JSON is read and written with here without becoming floats."""
 
@@ -49,12 +53,14 @@ def canonical(endpoint: str, document: Mapping[str, Any]) -> bytes:
 
     Raises TypeError for what did not come from JSON.
     """
-    defaults = DEFAULTS.get(endpoint, {})
-    told = {
-        name: value
-        for name, value in document.items()
-        if value is not None and name != "stream" and not (name in defaults and _same(value, defaults[name]))
-    }
+    told = document
+    if None in document.values() or not _LEFT_OUT.get(endpoint, _STREAM).isdisjoint(document):
+        defaults = DEFAULTS.get(endpoint, _NO_DEFAULTS)
+        told = {
+            name: value
+            for name, value in document.items()
+            if value is not None and name != "stream" and not (name in defaults and _same(value, defaults[name]))
+        }
     written = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
     # A float that is a whole number is written with one of these; what stands in a text costs a walk and no more.
     # (`find`: for bytes `in` raises and drops an exception first.)

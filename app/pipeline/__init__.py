@@ -149,7 +149,7 @@ class Pipeline:
             return known
         endpoint = endpoint_of(call.endpoint)
         document = read_bounded(endpoint, call.body, call.headers)
-        asked = scoped(endpoint, isolated(endpoint, document), call.identity.tenant)
+        asked = scoped(endpoint, isolated(endpoint, document, call.body), call.identity.tenant)
         plan = affordable_plan(self._services, call, endpoint, asked, record)
         record.planned(plan)
         may_wait = call.headers.get(DEADLINE_HEADER)

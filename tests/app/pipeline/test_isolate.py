@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ApiError
+from app.pipeline import isolate
 from app.pipeline.endpoints import CHAT, EMBEDDINGS, RESPONSES, Endpoint
-from app.pipeline.isolate import REFERENCES, isolated
+from app.pipeline.isolate import REFERENCES
+
+
+def isolated(endpoint: Endpoint, document: dict[str, Any]) -> Mapping[str, Any]:
+    return isolate.isolated(endpoint, document, orjson.dumps(document))
 
 
 def refusal(endpoint: Endpoint, document: dict[str, Any]) -> ApiError:
@@ -132,6 +139,16 @@ def test_no_depth_hides_a_reference(name: str, way: list[str]) -> None:
     for step in way:
         node = [node] if step == "list" else {step: node}
     assert refusal(RESPONSES, {"input": [{"role": "user", "content": [node]}]}).status == 403
+
+
+@given(st.sampled_from(sorted(REFERENCES)), st.data(), st.booleans())
+def test_no_spelling_and_no_length_hides_a_reference(name: str, data: st.DataObject, long: bool) -> None:
+    escaped = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
+    spelt = "".join(f"\\u{ord(letter):04x}" if hidden else letter for letter, hidden in zip(name, escaped, strict=True))
+    text = "x" * (100_000 if long else 1)
+    body = f'{{"input": [{{"role": "user", "content": [{{"{spelt}": "id_1"}}, {{"text": "{text}"}}]}}]}}'.encode()
+    with pytest.raises(ApiError, match="not allowed"):
+        isolate.isolated(RESPONSES, orjson.loads(body), body)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def requests(draw: st.DrawFn) -> tuple[Endpoint, dict[str, Any]]:
 
 def refusal_or_payload(endpoint: Endpoint, body: bytes) -> ApiError | bytes:
     try:
-        return make_plan(endpoint, isolated(endpoint, read_bounded(endpoint, body, JSON)), MODELS).payload
+        return make_plan(endpoint, isolated(endpoint, read_bounded(endpoint, body, JSON), body), MODELS).payload
     except ApiError as error:
         return error
 
