@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,25 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_run_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
     ours = {name.split(".")[0] for name in imports(path)} & {*FOLDERS, "__main__"}
     assert ours - {folder} <= ALLOWED[folder]
+
+
+@pytest.mark.parametrize("folder", ["app", "components"])
+def test_no_module_needs_itself_not_even_for_a_type(folder: str) -> None:
+    modules = {module_of(path): path for path in sorted((ROOT / folder).rglob("*.py"))}
+    needs = {
+        module: {name if name in modules else name.rpartition(".")[0] for name in imports(path)} - {module}
+        for module, path in modules.items()
+    }
+    TopologicalSorter(needs).prepare()  # a CycleError names the modules
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "app").rglob("*.py")), ids=name_of)

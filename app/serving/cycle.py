@@ -9,12 +9,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from uvicorn.protocols.http.flow_control import FlowControl
+
     from app.pipeline.messages import Write
     from app.serving.exchange import Raw
-    from app.serving.protocol import Protocol
+    from app.serving.wire import HeadWaits
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,20 @@ class _Nobody:
 
     def set(self) -> None:
         """As an event's."""
+
+
+class Connection(Protocol):
+    """What an answer asks of its caller's connection."""
+
+    loop: asyncio.AbstractEventLoop
+    wire: HeadWaits
+    flow: FlowControl
+
+    def head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
+        """The bytes of a head; raises RuntimeError for a value that no header may have."""
+
+    def on_response_complete(self) -> None:
+        """All of the answer is written."""
 
 
 class Cycle:
@@ -51,7 +67,7 @@ class Cycle:
 
     def __init__(
         self,
-        connection: Protocol,
+        connection: Connection,
         path: str,
         raw: Raw,
         headers: Mapping[str, str],
@@ -99,7 +115,7 @@ class Cycle:
 
     async def _break_off(self) -> None:
         if self._begun:
-            self._connection.transport.close()
+            self._connection.wire.close()
         else:
             self.keep_alive = False
             await self.send(500, _BROKEN_HEADERS, _BROKEN)
@@ -187,7 +203,7 @@ class Cycle:
         self.response_complete = True
         connection = self._connection
         if not self.keep_alive:
-            connection.transport.close()
+            connection.wire.close()
         connection.on_response_complete()
 
 

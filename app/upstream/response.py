@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from app.upstream.http_client import Connection
+from typing import Protocol
 
 HELD_BYTES = 128 * 1024
 """Unread bytes of an answer after which the connection is not read from: OpenAI waits with the reader."""
@@ -38,6 +35,16 @@ class CutError(UpstreamError):
 
 Taker = Callable[[bytes, bytes], bool]
 """Takes a piece of a body, which is given with the whole chunk that it came in; False = it did nothing."""
+
+
+class Connection(Protocol):
+    """What an answer asks of the connection that it comes on."""
+
+    def resume(self) -> None:
+        """There is room again."""
+
+    def left(self, *, keep: bool) -> None:
+        """Nobody reads it any more; `keep` the connection for another call, if it is fit for one."""
 
 
 class Response:

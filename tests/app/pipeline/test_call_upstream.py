@@ -23,6 +23,7 @@ from app.pipeline.choose import Plan, make_plan
 from app.pipeline.endpoints import RESPONSES
 from app.pipeline.phases import Phases
 from app.resilience import Resilience
+from app.upstream import http_client
 from app.upstream.pool import Upstream
 from app.upstream.response import UnreachableError
 from tests.app.conftest import free_port
@@ -338,9 +339,10 @@ async def test_a_silent_connection_is_probed_before_nat_forgets_it() -> None:
     async with opened(answer) as (up, _):
         got = await ask(up, Keys(), stream=True)
         assert isinstance(got, OpenStream)
-        assert got.response._connection is not None
-        assert got.response._connection._transport is not None
-        sock = got.response._connection._transport.get_extra_info("socket")
+        connection = got.response._connection
+        assert isinstance(connection, http_client.Connection)
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
         assert sock.getsockopt(socket.IPPROTO_TCP, IDLE_OPTION) == 45
         got.response.close()

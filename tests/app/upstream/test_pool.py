@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohappyeyeballs import AddrInfoType
 
+from app.upstream import http_client
 from app.upstream import pool as upstream
 from app.upstream.pool import Upstream
 from app.upstream.response import UnreachableError
@@ -123,9 +124,10 @@ async def test_of_several_addresses_one_that_answers_is_taken(monkeypatch: pytes
     resolved_to(monkeypatch, "127.0.0.2", "127.0.0.1")  # nothing listens at the first
     async with Server(whole(b"x")).pool() as pool:
         response = await pool.post("/responses", b"{}", KEY)
-        assert response._connection is not None
-        assert response._connection._transport is not None
-        made = response._connection._transport.get_extra_info("socket")
+        connection = response._connection
+        assert isinstance(connection, http_client.Connection)
+        assert connection._transport is not None
+        made = connection._transport.get_extra_info("socket")
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert await read(response) == b"x"
